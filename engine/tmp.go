@@ -1,0 +1,3 @@
+package engine
+const planSuffix = ".plan"
+type ItemReport struct { Phase, Shard, Index uint32 }
