@@ -99,10 +99,13 @@ type Job struct {
 	Only  []uint32 `json:"only,omitempty"`
 	// Attempt counts from 1 within an Epoch; a retry asked for by a person opens
 	// a new epoch.
-	Attempt uint32          `json:"attempt"`
-	Epoch   uint32          `json:"epoch,omitempty"`
-	Name    string          `json:"name,omitempty"` // for people: "chunk 2 of 4"
-	Spec    json.RawMessage `json:"spec,omitempty"`
+	Attempt uint32 `json:"attempt"`
+	Epoch   uint32 `json:"epoch,omitempty"`
+	Name    string `json:"name,omitempty"` // for people: "chunk 2 of 4"
+	// Units is the job's weight in progress and ETA, in the workload's unit (frames,
+	// bytes), the same that Amount counts in.
+	Units int64           `json:"units,omitempty"`
+	Spec  json.RawMessage `json:"spec,omitempty"`
 }
 
 // Items yields the indexes of the job's items, ascending.
@@ -227,6 +230,7 @@ type Planned struct {
 	Kind  string
 	Name  string
 	Count uint32 // items; 0 means 1
+	Units int64  // see Job.Units
 	Spec  json.RawMessage
 }
 

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -219,6 +218,26 @@ func (t *tracker) retried(e Event) {
 	}
 }
 
+// refail narrows j to the items that are failed now; false if none is. A plan is failed
+// while its shard's planning has stopped.
+func (t *tracker) refail(j *myrmidon.Job) bool {
+	if int(j.Phase) >= len(t.shards) {
+		return false
+	}
+	s := t.shard(j.Phase, j.Shard)
+	if strings.HasSuffix(j.Kind, planSuffix) {
+		return s.planFailed != nil
+	}
+	var only []uint32
+	for i := range j.Items() {
+		if s.failed.Contains(i) {
+			only = append(only, i)
+		}
+	}
+	j.Only = only
+	return len(only) > 0
+}
+
 // stale reports whether a delivered job needs no handler: each of its items is done,
 // parked, or has already been tried as often as this job says (its next attempt was
 // stored before the event that tells of it).
@@ -353,6 +372,7 @@ func (t *tracker) next() (start int, end myrmidon.State) {
 // snapshotHead is the part of a snapshot that is not one shard's.
 type snapshotHead struct {
 	Seq    uint64            `json:"seq"`
+	Pages  int               `json:"pages"`
 	Epoch  uint32            `json:"epoch"`
 	Totals Totals            `json:"totals"`
 	Notes  []json.RawMessage `json:"notes,omitempty"`
@@ -379,7 +399,7 @@ type snapshotShard struct {
 // Shards travel in pages of at most half a blob, so that a million small shards do not
 // make a million values and one large shard still fits.
 func (t *tracker) snapshot() (pages [][]byte, head []byte, err error) {
-	h := snapshotHead{Seq: t.seq, Epoch: t.epoch, Totals: t.totals, Notes: t.notes, Output: t.output}
+	h := &snapshotHead{Seq: t.seq, Epoch: t.epoch, Totals: t.totals, Notes: t.notes, Output: t.output}
 	var page []snapshotShard
 	size := 0
 	flush := func() error {
@@ -423,6 +443,7 @@ func (t *tracker) snapshot() (pages [][]byte, head []byte, err error) {
 	if err := flush(); err != nil {
 		return nil, nil, err
 	}
+	h.Pages = len(pages)
 	head, err = json.Marshal(h)
 	return pages, head, err
 }
@@ -457,9 +478,4 @@ func (t *tracker) restore(pages [][]byte, head []byte) error {
 	}
 	t.seq, t.epoch, t.totals, t.notes, t.output = h.Seq, h.Epoch, h.Totals, h.Notes, h.Output
 	return nil
-}
-
-// compareItems orders items by phase, shard and index.
-func compareItems(a, b ItemReport) int {
-	return cmp.Or(cmp.Compare(a.Phase, b.Phase), cmp.Compare(a.Shard, b.Shard), cmp.Compare(a.Index, b.Index))
 }

@@ -389,30 +389,46 @@ func (b *Backend) Cursor(ctx context.Context, run string, phase, shard uint32) (
 }
 
 // Pull implements engine.Queue.
+//
+// A fetch of n messages waits for all n, so a pull that may wait asks for what is there,
+// then waits for one message, then asks for the rest.
 func (b *Backend) Pull(ctx context.Context, req engine.PullRequest) ([]engine.Delivery, error) {
-	deadline := time.Now().Add(req.Wait)
-	for {
-		out, err := b.pullOnce(ctx, req, time.Until(deadline))
-		if len(out) > 0 || err != nil || ctx.Err() != nil || time.Until(deadline) <= time.Millisecond {
-			return out, err
-		}
-	}
-}
-
-func (b *Backend) pullOnce(ctx context.Context, req engine.PullRequest, wait time.Duration) ([]engine.Delivery, error) {
 	from := b.fresh
 	if req.Retries {
 		from = b.again
 	}
-	var batch jetstream.MessageBatch
-	var err error
-	if req.Wait <= 0 {
-		batch, err = from.FetchNoWait(req.N)
-	} else {
-		fetchCtx, cancel := context.WithTimeout(ctx, max(wait, time.Millisecond))
-		defer cancel()
-		batch, err = from.Fetch(req.N, jetstream.FetchContext(fetchCtx))
+	deadline := time.Now().Add(req.Wait)
+	for ctx.Err() == nil {
+		batch, err := from.FetchNoWait(req.N)
+		out, err := b.deliveries(batch, err)
+		if len(out) > 0 || err != nil || req.Wait <= 0 {
+			return out, err
+		}
+		wait := time.Until(deadline)
+		if wait < time.Millisecond {
+			return nil, nil
+		}
+		fetchCtx, cancel := context.WithTimeout(ctx, wait)
+		batch, err = from.Fetch(1, jetstream.FetchContext(fetchCtx))
+		out, err = b.deliveries(batch, err)
+		cancel()
+		if err != nil {
+			return out, err
+		}
+		if len(out) > 0 && req.N > 1 {
+			batch, err := from.FetchNoWait(req.N - 1)
+			more, err := b.deliveries(batch, err)
+			return append(out, more...), err
+		}
+		if len(out) > 0 {
+			return out, nil
+		}
 	}
+	return nil, ctx.Err()
+}
+
+// deliveries reads a fetched batch to its end.
+func (b *Backend) deliveries(batch jetstream.MessageBatch, err error) ([]engine.Delivery, error) {
 	if err != nil {
 		return nil, b.explain(err)
 	}

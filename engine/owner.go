@@ -1,0 +1,539 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"myrmidon"
+)
+
+// ErrInterrupted says that a run was stopped before its end and can be resumed.
+var ErrInterrupted = errors.New("the run was interrupted")
+
+// RunConfig is what an owner needs to carry a run.
+type RunConfig struct {
+	Workload myrmidon.Workload
+	// Open opens the backend in a folder; the owner holds the run's lock.
+	Open  func(ctx context.Context, dir string) (Backend, error)
+	Slots Slots         // shared by the runs of the process; nil: one slot
+	Meter *Meter        // shared by the runs of the process; nil: one of its own
+	Lease time.Duration // of the backend's deliveries; 0: 30 s
+	// Enrich adds what the workload knows to the report.
+	Enrich func(*Report)
+	// RetryParked takes up a run that has ended, to try what it parked once more.
+	RetryParked bool
+	Log         *slog.Logger
+}
+
+// Run is a run that this process owns.
+//
+//	Start ──► follow the log ──► tracker ──► phase complete? ──► start the next, or end
+//	   ├────► worker: pull, handle, settle ──► log
+//	   ├────► each second: run.json
+//	   └────► control.sock: cancel, pause, retry
+type Run struct {
+	cfg     RunConfig
+	dir     *RunDir
+	backend Backend
+	gate    myrmidon.Gate
+	log     *slog.Logger
+
+	drain, kill         context.Context
+	stopDrain, stopKill context.CancelFunc
+	changed             chan struct{} // the tracker moved; capacity 1
+	began               time.Time
+
+	mu        sync.Mutex
+	info      Info
+	tracker   *tracker
+	inflight  map[inflightKey]inflight
+	starting  int // phase whose start was stored but whose event is not here yet; -1
+	cancelled bool
+	ending    bool
+	activeAt  time.Duration // Info.Active when this process took over
+	cpuBefore time.Duration
+	rate      rate
+	report    *Report
+	err       error
+	done      chan struct{}
+}
+
+type inflightKey struct{ phase, shard, first uint32 }
+
+type inflight struct {
+	job    myrmidon.Job
+	amount myrmidon.Amount
+}
+
+// Start takes up a run whose folder this process has locked: a new one, or one that was
+// interrupted. It returns once the run's history is read. The run goes on until Wait
+// returns.
+func Start(ctx context.Context, dir *RunDir, cfg RunConfig) (*Run, error) {
+	if cfg.Slots == nil {
+		cfg.Slots = NewSlots(1)
+	}
+	if cfg.Meter == nil {
+		cfg.Meter = new(Meter)
+	}
+	if cfg.Lease == 0 {
+		cfg.Lease = 30 * time.Second
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	info, err := dir.Info()
+	if err != nil {
+		return nil, err
+	}
+	if info.State.Ended() && !cfg.RetryParked {
+		return nil, myrmidon.WithHint(fmt.Errorf("run %s has ended: %s", info.ID, info.State), "start it anew, or give what it parked another try with myrmidon runs retry")
+	}
+	r := &Run{
+		cfg: cfg, dir: dir, info: info, began: time.Now(), starting: -1, log: cfg.Log.With("run", info.ID),
+		changed: make(chan struct{}, 1), done: make(chan struct{}), inflight: make(map[inflightKey]inflight),
+		tracker: newTracker(info.ID, cfg.Workload.Phases), activeAt: info.Active, cpuBefore: info.OwnCPU,
+	}
+	r.cfg.Meter.join(r)
+	if r.backend, err = cfg.Open(ctx, dir.Path("queue")); err != nil {
+		r.cfg.Meter.leave(r)
+		return nil, err
+	}
+	var control *controlServer
+	if err = r.recover(ctx); err == nil && cfg.RetryParked {
+		_, err = r.Retry()
+	}
+	if err == nil {
+		control, err = r.listen()
+	}
+	if err != nil {
+		r.cfg.Meter.leave(r)
+		return nil, errors.Join(err, r.backend.Close())
+	}
+	r.info.Owner = dir.owner()
+	r.info.Paused = false
+	if r.info.State.Ended() || r.info.State == "" {
+		r.info.State = myrmidon.Running
+		r.info.Ended = time.Time{}
+	}
+	r.drain, r.stopDrain = context.WithCancel(context.WithoutCancel(ctx))
+	r.kill, r.stopKill = context.WithCancel(context.WithoutCancel(ctx))
+	go r.carry(control)
+	return r, nil
+}
+
+func snapshotPrefix(run string) string { return "snapshot/" + run + "/" }
+
+// recover restores the tracker: the last snapshot, then the events since.
+func (r *Run) recover(ctx context.Context) error {
+	head, err := r.backend.Value(ctx, snapshotPrefix(r.info.ID)+"head")
+	if err == nil {
+		var at snapshotHead
+		if err := json.Unmarshal(head, &at); err != nil {
+			return fmt.Errorf("engine: snapshot of run %s: %w", r.info.ID, err)
+		}
+		pages := make([][]byte, at.Pages)
+		for i := range pages {
+			if pages[i], err = r.backend.Value(ctx, pageKey(r.info.ID, at.Seq, i)); err != nil {
+				return err
+			}
+		}
+		if err := r.tracker.restore(pages, head); err != nil {
+			return err
+		}
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return r.backend.Read(ctx, r.info.ID, r.tracker.seq, false, r.tracker.apply)
+}
+
+func pageKey(run string, seq uint64, i int) string {
+	return fmt.Sprintf("%s%d/%d", snapshotPrefix(run), seq, i)
+}
+
+// snapshot stores the tracker. Pages are named by the sequence they stand for, and the
+// head comes last: a crash between them leaves the former snapshot whole.
+func (r *Run) snapshot(ctx context.Context) error {
+	r.mu.Lock()
+	pages, head, err := r.tracker.snapshot()
+	seq := r.tracker.seq
+	r.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	old, err := r.backend.Keys(ctx, snapshotPrefix(r.info.ID))
+	if err != nil {
+		return err
+	}
+	keep := make(map[string]bool)
+	for i, p := range pages {
+		k := pageKey(r.info.ID, seq, i)
+		keep[k] = true
+		if err := r.backend.Set(ctx, k, p); err != nil {
+			return err
+		}
+	}
+	headKey := snapshotPrefix(r.info.ID) + "head"
+	keep[headKey] = true
+	if err := r.backend.Set(ctx, headKey, head); err != nil {
+		return err
+	}
+	for _, k := range old {
+		if !keep[k] {
+			if err := r.backend.Unset(ctx, k); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// carry is the life of an owned run, from here to its end or interruption.
+func (r *Run) carry(control *controlServer) {
+	defer close(r.done)
+	var parts sync.WaitGroup
+	readCtx, stopReading := context.WithCancel(context.Background())
+	failed := make(chan error, 2)
+	parts.Go(func() {
+		failed <- r.backend.Read(readCtx, r.info.ID, r.tracker.seq, true, func(seq uint64, e Event) error {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			err := r.tracker.apply(seq, e)
+			if e.Type == EventPlanned && e.Shard == RootShard && int(e.Phase) == r.starting {
+				r.starting = -1
+			}
+			r.wake()
+			return err
+		})
+	})
+	worked := make(chan error, 1)
+	parts.Go(func() { worked <- r.work() })
+
+	state, err := r.steer(failed, worked)
+	r.stopDrain()
+	if err != nil || state == myrmidon.Cancelled {
+		r.stopKill()
+	}
+	if werr := <-worked; err == nil && !errors.Is(err, ErrInterrupted) {
+		err = werr
+	}
+	if state == "" && err == nil {
+		state, err = r.lateEnd(readCtx)
+	}
+	stopReading()
+	parts.Wait()
+	control.close()
+	r.end(state, err)
+}
+
+// lateEnd catches up with what the drained jobs stored: they may have completed the run.
+func (r *Run) lateEnd(ctx context.Context) (myrmidon.State, error) {
+	err := r.backend.Read(ctx, r.info.ID, r.trackerSeq(), false, func(seq uint64, e Event) error {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if seq <= r.tracker.seq {
+			return nil
+		}
+		return r.tracker.apply(seq, e)
+	})
+	if err != nil {
+		return "", err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, end := r.tracker.next(); end != "" {
+		r.ending = true
+		return end, nil
+	}
+	return "", ErrInterrupted
+}
+
+func (r *Run) trackerSeq() uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.tracker.seq
+}
+
+// wake tells steer that the tracker moved.
+func (r *Run) wake() {
+	select {
+	case r.changed <- struct{}{}:
+	default:
+	}
+}
+
+func (r *Run) work() error {
+	w := newWorker(workerConfig{
+		name: r.dir.owner().String(), backend: r.backend, workload: r.cfg.Workload, slots: r.cfg.Slots, gate: &r.gate,
+		lease: r.cfg.Lease, log: r.log,
+		spec:     func(string) (json.RawMessage, error) { return r.info.Spec, nil },
+		stale:    r.stale,
+		progress: r.progress,
+	})
+	return w.run(r.drain, r.kill)
+}
+
+func (r *Run) stale(j myrmidon.Job) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.tracker.stale(j)
+}
+
+func (r *Run) progress(job myrmidon.Job, a myrmidon.Amount, done bool) {
+	key := inflightKey{job.Phase, job.Shard, job.First}
+	if len(job.Only) > 0 {
+		key.first = job.Only[0]
+	}
+	own := ownRSS()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if done {
+		delete(r.inflight, key)
+		return
+	}
+	r.inflight[key] = inflight{job, a}
+	sum := own
+	for _, f := range r.inflight {
+		sum += f.amount.RSS
+	}
+	r.info.PeakRSS = max(r.info.PeakRSS, sum)
+}
+
+// snapshotEvery is after how many events the tracker is stored anew, so that taking up
+// a run of a million items reads little.
+const snapshotEvery = 5000
+
+// steer starts phases until the run ends (a state), must stop (an error), or was drained
+// (neither: the worker's jobs may still complete it).
+func (r *Run) steer(failed, worked chan error) (myrmidon.State, error) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	snapped := r.trackerSeq()
+	for {
+		state, err := r.advance()
+		if state != "" || err != nil {
+			return state, err
+		}
+		select {
+		case <-r.changed:
+		case err := <-failed:
+			if err == nil {
+				err = errors.New("engine: the log ended")
+			}
+			return "", err
+		case err := <-worked:
+			worked <- nil // carry waits for it as well
+			if err == nil {
+				r.mu.Lock()
+				cancelled := r.cancelled
+				r.mu.Unlock()
+				if cancelled {
+					return myrmidon.Cancelled, nil
+				}
+			}
+			return "", err
+		case <-tick.C:
+			if err := r.saveInfo(); err != nil {
+				return "", err
+			}
+			if seq := r.trackerSeq(); seq > snapped+snapshotEvery {
+				if err := r.snapshot(context.Background()); err != nil {
+					return "", err
+				}
+				snapped = seq
+			}
+		}
+	}
+}
+
+// advance starts the next phase if it is its turn.
+func (r *Run) advance() (myrmidon.State, error) {
+	r.mu.Lock()
+	if r.cancelled {
+		r.mu.Unlock()
+		return myrmidon.Cancelled, nil
+	}
+	if r.drain.Err() != nil || r.starting >= 0 {
+		r.mu.Unlock()
+		return "", nil
+	}
+	p, end := r.tracker.next()
+	if end != "" || p < 0 {
+		r.ending = end != ""
+		r.mu.Unlock()
+		return end, nil
+	}
+	r.starting = p
+	epoch := r.tracker.epoch
+	if p > 0 {
+		r.info.State = myrmidon.Running
+	}
+	r.mu.Unlock()
+	return "", r.startPhase(uint32(p), epoch)
+}
+
+func (r *Run) startPhase(p, epoch uint32) error {
+	ctx := context.Background()
+	job, err := planJob(r.cfg.Workload.Name, r.info.ID, p, 0, epoch, planSpec{})
+	if err != nil {
+		return err
+	}
+	cursor, err := r.backend.Cursor(ctx, r.info.ID, p, RootShard)
+	if err != nil {
+		return err
+	}
+	if cursor.Steps > 0 {
+		return nil // stored before a crash; its event is on its way
+	}
+	event := Event{Type: EventPlanned, Run: r.info.ID, Time: time.Now().UTC(), Phase: p, Shard: RootShard, Epoch: epoch}
+	next := Cursor{Run: r.info.ID, Phase: p, Shard: RootShard, Steps: 1}
+	if err := r.backend.EnqueueSlice(ctx, []myrmidon.Job{job}, event, next); err != nil && !errors.Is(err, ErrStaleSlice) {
+		return err
+	}
+	return nil
+}
+
+// end writes what is left of the run and releases it.
+func (r *Run) end(state myrmidon.State, err error) {
+	defer r.cfg.Meter.leave(r)
+	if state != "" {
+		if ferr := r.finish(state); ferr != nil {
+			err = ferr
+		}
+	}
+	if err == nil && state == "" {
+		err = ErrInterrupted
+	}
+	if serr := r.saveInfo(); serr != nil && (err == nil || errors.Is(err, ErrInterrupted)) {
+		err = serr
+	}
+	err = errors.Join(err, r.backend.Close())
+	r.mu.Lock()
+	clean := r.info.State.Ended() && r.info.Parked == 0
+	r.mu.Unlock()
+	if clean && err == nil {
+		if rerr := os.RemoveAll(r.dir.Path("queue")); rerr != nil {
+			err = stateError("free the run's queue", rerr)
+		}
+	}
+	r.mu.Lock()
+	r.err = errors.Join(err, r.dir.Unlock())
+	r.mu.Unlock()
+}
+
+// finish writes the evidence and the report, frees the queue and only then calls the run
+// ended: a crash in between ends it again.
+func (r *Run) finish(state myrmidon.State) error {
+	ctx := context.Background()
+	parked, err := listParked(ctx, r.backend, r.info.ID)
+	if err != nil {
+		return err
+	}
+	items, size, err := r.writeItems(ctx)
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	r.info.State, r.info.Ended, r.info.Parked = state, time.Now().UTC(), len(parked)
+	r.info.ItemsSize, r.info.ItemsSeq = size, r.tracker.seq
+	r.refresh()
+	rep := r.buildReport(items, parked)
+	r.mu.Unlock()
+	if r.cfg.Enrich != nil {
+		r.cfg.Enrich(rep)
+	}
+	if err := r.dir.writeJSON("report.json", rep); err != nil {
+		return err
+	}
+	if len(parked) > 0 {
+		if err := r.snapshot(ctx); err != nil {
+			return err
+		}
+	}
+	if err := r.saveInfo(); err != nil {
+		return err
+	}
+	r.report = rep
+	return r.backend.Purge(ctx, r.info.ID)
+}
+
+// saveInfo replaces run.json.
+func (r *Run) saveInfo() error {
+	r.mu.Lock()
+	r.refresh()
+	info := r.info
+	r.mu.Unlock()
+	return r.dir.save(info)
+}
+
+// refresh brings info up to date; r.mu is held.
+func (r *Run) refresh() {
+	r.info.Counts = r.tracker.counts()
+	r.info.Totals = r.tracker.totals
+	r.info.Active = r.activeAt + time.Since(r.began)
+	r.info.OwnCPU += r.cfg.Meter.take(r)
+	r.info.PeakRSS = max(r.info.PeakRSS, ownRSS())
+	r.info.LastError, r.info.Hint = "", ""
+	if f := r.tracker.lastErr; f != nil {
+		r.info.LastError, r.info.Hint = f.Message, f.Hint
+	}
+	r.info.Phase = ""
+	for p := range r.tracker.phases {
+		if st := r.tracker.phase(p); st.started && !st.complete {
+			r.info.Phase = r.tracker.phases[p].Name
+		}
+	}
+	if r.info.State == myrmidon.Planning && r.info.Counts.Sealed {
+		r.info.State = myrmidon.Running
+	}
+}
+
+// Wait returns when the run has ended, with its report, or was interrupted, with an
+// error that wraps ErrInterrupted or says what the backend or the state folder lacks.
+func (r *Run) Wait() (*Report, error) {
+	<-r.done
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.report, r.err
+}
+
+// Done is closed when Wait will return at once.
+func (r *Run) Done() <-chan struct{} { return r.done }
+
+// Drain stops handing out jobs; those under way end. The run can be resumed.
+func (r *Run) Drain() {
+	r.stopDrain()
+	r.gate.Set(false)
+	r.wake()
+}
+
+// Kill ends the jobs under way too; they will be done again.
+func (r *Run) Kill() {
+	r.stopDrain()
+	r.stopKill()
+	r.wake()
+}
+
+// Cancel ends the run for good.
+func (r *Run) Cancel() {
+	r.mu.Lock()
+	r.cancelled = true
+	r.mu.Unlock()
+	r.Kill()
+}
+
+// Pause stops the run where it is, with its processes stopped, or lets it go on.
+func (r *Run) Pause(on bool) error {
+	r.gate.Set(on)
+	r.mu.Lock()
+	r.info.Paused = on
+	r.rate = rate{}
+	r.mu.Unlock()
+	return r.saveInfo()
+}

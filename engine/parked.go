@@ -1,0 +1,199 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"myrmidon"
+)
+
+// Parked is what could not be done after its attempts, or never can be: a job that
+// holds only its failed items, or the plan of a shard.
+type Parked struct {
+	// ID names it within its run: "<phase>-<shard>-<first item>-<epoch>", "plan" in place
+	// of the item for a plan.
+	ID     string           `json:"id"`
+	Job    myrmidon.Job     `json:"job"`
+	Reason myrmidon.Failure `json:"reason"`
+	Time   time.Time        `json:"time"`
+}
+
+func parkedPrefix(run string) string { return "parked/" + run + "/" }
+
+func park(ctx context.Context, b Blobs, p Parked) error {
+	item := "plan"
+	if !strings.HasSuffix(p.Job.Kind, planSuffix) {
+		for i := range p.Job.Items() {
+			item = fmt.Sprint(i)
+			break
+		}
+	}
+	p.ID = fmt.Sprintf("%d-%d-%s-%d", p.Job.Phase, p.Job.Shard, item, p.Job.Epoch)
+	data, err := json.Marshal(p)
+	if err != nil {
+		return fmt.Errorf("engine: park %s: %w", p.ID, err)
+	}
+	return b.Set(ctx, parkedPrefix(p.Job.Run)+p.ID, data)
+}
+
+// listParked returns what is parked of a run, in order of ID.
+func listParked(ctx context.Context, b Blobs, run string) ([]Parked, error) {
+	keys, err := b.Keys(ctx, parkedPrefix(run))
+	if err != nil {
+		return nil, err
+	}
+	var out []Parked
+	for _, k := range keys {
+		data, err := b.Value(ctx, k)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // dropped meanwhile
+		}
+		if err != nil {
+			return nil, err
+		}
+		var p Parked
+		if err := json.Unmarshal(data, &p); err != nil {
+			return nil, fmt.Errorf("engine: parked entry %s: %w", k, err)
+		}
+		out = append(out, p)
+	}
+	return out, nil
+}
+
+// Retry gives parked jobs of a run under way another try: those with the given IDs, or
+// all without any. It returns how many jobs it stored.
+//
+// The new jobs and the event that takes their failures back are stored together, so that
+// no item is without both. An entry that is left behind by a crash after that is ignored
+// by the next retry, since its items are no longer failed.
+func (r *Run) Retry(ids ...string) (int, error) {
+	ctx := context.Background()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ending {
+		return 0, myrmidon.WithHint(fmt.Errorf("run %s is ending", r.info.ID), "try again in a second")
+	}
+	all, err := r.chosen(ctx, ids)
+	if err != nil {
+		return 0, err
+	}
+	epoch := r.tracker.epoch + 1
+	stored := 0
+	for batch := range slices.Chunk(all, MaxSliceJobs) {
+		event := Event{Type: EventRetried, Run: r.info.ID, Time: time.Now().UTC(), Epoch: epoch}
+		var jobs []myrmidon.Job
+		for _, p := range batch {
+			j := p.Job
+			if !r.tracker.refail(&j) {
+				continue
+			}
+			j.Epoch, j.Attempt = epoch, 1
+			jobs = append(jobs, j)
+			j.Spec = nil
+			event.Jobs = append(event.Jobs, j)
+		}
+		if len(jobs) > 0 {
+			if err := r.backend.EnqueueSlice(ctx, jobs, event, Cursor{}); err != nil {
+				return stored, err
+			}
+			if err := r.tracker.apply(0, event); err != nil {
+				return stored, err
+			}
+			stored += len(jobs)
+		}
+		for _, p := range batch {
+			if err := r.backend.Unset(ctx, parkedPrefix(r.info.ID)+p.ID); err != nil {
+				return stored, err
+			}
+		}
+	}
+	r.wake()
+	return stored, nil
+}
+
+// chosen returns the parked entries with these IDs, or all without any. One that is not
+// there is an error that names it.
+func (r *Run) chosen(ctx context.Context, ids []string) ([]Parked, error) {
+	all, err := listParked(ctx, r.backend, r.info.ID)
+	if err != nil || len(ids) == 0 {
+		return all, err
+	}
+	var out []Parked
+	for _, id := range ids {
+		i := slices.IndexFunc(all, func(p Parked) bool { return p.ID == id })
+		if i < 0 {
+			return nil, myrmidon.WithHint(fmt.Errorf("run %s has nothing parked as %s", r.info.ID, id), "myrmidon parked list "+r.info.ID+" shows what is parked")
+		}
+		out = append(out, all[i])
+	}
+	return out, nil
+}
+
+// Parked lists what is parked of a run under way.
+func (r *Run) Parked() ([]Parked, error) {
+	return listParked(context.Background(), r.backend, r.info.ID)
+}
+
+// Drop forgets parked entries of a run under way: those with the given IDs, or all
+// without any. Their items stay failed in the report.
+func (r *Run) Drop(ids ...string) (int, error) {
+	ctx := context.Background()
+	all, err := r.chosen(ctx, ids)
+	if err != nil {
+		return 0, err
+	}
+	for i, p := range all {
+		if err := r.backend.Unset(ctx, parkedPrefix(r.info.ID)+p.ID); err != nil {
+			return i, err
+		}
+	}
+	return len(all), nil
+}
+
+// ParkedJobs are the parked jobs of a run that has no owner.
+type ParkedJobs struct {
+	run *Run // not carried: only its backend and name are used
+}
+
+// OpenParked opens the parked jobs of a run whose lock the caller holds. A run whose
+// queue is gone has none.
+func OpenParked(ctx context.Context, dir *RunDir, open func(ctx context.Context, dir string) (Backend, error)) (*ParkedJobs, error) {
+	info, err := dir.Info()
+	if err != nil {
+		return nil, err
+	}
+	p := &ParkedJobs{run: &Run{info: info, dir: dir}}
+	if _, err := os.Stat(dir.Path("queue")); errors.Is(err, fs.ErrNotExist) {
+		p.run.backend = NewMemory()
+	} else if p.run.backend, err = open(ctx, dir.Path("queue")); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// List returns them, in order of ID.
+func (p *ParkedJobs) List() ([]Parked, error) { return p.run.Parked() }
+
+// Drop forgets those with the given IDs, or all without any.
+func (p *ParkedJobs) Drop(ids ...string) (int, error) {
+	n, err := p.run.Drop(ids...)
+	if err != nil {
+		return n, err
+	}
+	left, err := p.run.Parked()
+	if err != nil {
+		return n, err
+	}
+	p.run.info.Parked = len(left)
+	return n, p.run.dir.save(p.run.info)
+}
+
+// Close releases the queue.
+func (p *ParkedJobs) Close() error { return p.run.backend.Close() }

@@ -1,0 +1,259 @@
+package engine
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/RoaringBitmap/roaring/v2"
+
+	"myrmidon"
+)
+
+// maxInlineItems is how many items a report holds itself; more are only in the file.
+const maxInlineItems = 1000
+
+// Report is what is left of a run.
+type Report struct {
+	ID       string          `json:"id"`
+	Workload string          `json:"workload"`
+	Title    string          `json:"title"`
+	State    myrmidon.State  `json:"state"`
+	Created  time.Time       `json:"created"`
+	Ended    time.Time       `json:"ended"`
+	Active   float64         `json:"active_seconds"` // that an owner worked on it
+	Versions map[string]any  `json:"versions,omitempty"`
+	Spec     json.RawMessage `json:"spec"`
+	// Plan holds the planner's notes.
+	Plan   []json.RawMessage `json:"plan,omitempty"`
+	Phases []PhaseReport     `json:"phases"`
+	Groups []Group           `json:"groups,omitempty"`
+	Counts Counts            `json:"counts"`
+	// Items holds every item, or the first thousand; ItemsFile holds all.
+	Items     []ItemReport      `json:"items"`
+	ItemsFile string            `json:"items_file"`
+	Parked    []Parked          `json:"parked,omitempty"`
+	Outputs   []json.RawMessage `json:"outputs"`
+	Usage     UsageReport       `json:"usage"`
+	Estimate  any               `json:"estimate,omitempty"`
+	Cost      any               `json:"cost,omitempty"`
+	Error     *myrmidon.Failure `json:"error,omitempty"`
+}
+
+// PhaseReport is a phase of the report.
+type PhaseReport struct {
+	Name string `json:"name"`
+	Ran  bool   `json:"ran"`
+	Counts
+}
+
+// ItemReport is the evidence for one item: a line of items.jsonl.
+type ItemReport struct {
+	Phase     string          `json:"phase"`
+	Shard     uint32          `json:"shard"`
+	Index     uint32          `json:"index"`
+	Name      string          `json:"name,omitempty"`
+	State     string          `json:"state"` // done or parked
+	Attempts  uint32          `json:"attempts"`
+	Bytes     int64           `json:"bytes,omitempty"`
+	LastError string          `json:"last_error,omitempty"`
+	Hint      string          `json:"hint,omitempty"`
+	CPU       float64         `json:"cpu_seconds,omitempty"` // of the job, where it holds this item alone
+	Seconds   float64         `json:"seconds,omitempty"`     // likewise
+	PeakRSS   int64           `json:"peak_rss,omitempty"`    // likewise
+	Note      json.RawMessage `json:"note,omitempty"`
+	Worker    string          `json:"worker,omitempty"`
+}
+
+// UsageReport is what the run used.
+type UsageReport struct {
+	CPU      float64 `json:"cpu_seconds"`     // all: children and this program
+	OwnCPU   float64 `json:"own_cpu_seconds"` // this program
+	PeakRSS  int64   `json:"peak_rss_bytes"`
+	Read     int64   `json:"read_bytes"`
+	Written  int64   `json:"written_bytes"`
+	Jobs     int64   `json:"jobs"`
+	Failures int64   `json:"failures"` // attempts that failed
+}
+
+// buildReport needs r.mu.
+func (r *Run) buildReport(items []ItemReport, parked []Parked) *Report {
+	t := r.tracker
+	rep := &Report{
+		ID: r.info.ID, Workload: r.info.Workload, Title: r.info.Title, State: r.info.State,
+		Created: r.info.Created, Ended: r.info.Ended, Active: r.info.Active.Seconds(), Spec: r.info.Spec,
+		Plan: t.notes, Groups: t.groups(maxInlineItems), Counts: t.counts(), Items: items, ItemsFile: r.dir.Path("items.jsonl"),
+		Parked: parked, Outputs: t.output, Error: t.lastErr,
+		Usage: UsageReport{
+			CPU: (t.totals.CPU + r.info.OwnCPU).Seconds(), OwnCPU: r.info.OwnCPU.Seconds(), PeakRSS: r.info.PeakRSS,
+			Read: t.totals.Read, Written: t.totals.Written, Jobs: t.totals.Jobs, Failures: t.totals.Attempts,
+		},
+	}
+	for p, ph := range t.phases {
+		st := t.phase(p)
+		rep.Phases = append(rep.Phases, PhaseReport{Name: ph.Name, Ran: st.started, Counts: st.counts})
+	}
+	if rep.State == myrmidon.Succeeded {
+		rep.Error = nil // what failed was done in a later attempt; items tell
+	}
+	if rep.Items == nil {
+		rep.Items = []ItemReport{}
+	}
+	if rep.Outputs == nil {
+		rep.Outputs = []json.RawMessage{}
+	}
+	return rep
+}
+
+// writeItems streams the log into items.jsonl and returns the first lines. When a run is
+// retried after its end, the lines of its earlier end stay in front: Info.ItemsSize bytes
+// that hold the events up to Info.ItemsSeq.
+func (r *Run) writeItems(ctx context.Context) (inline []ItemReport, size int64, err error) {
+	path := r.dir.Path("items.jsonl")
+	tmp := path + ".tmp"
+	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, 0, stateError("write the items of run "+r.info.ID, err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(stateError("write the items of run "+r.info.ID, err), os.Remove(tmp))
+		}
+	}()
+	defer f.Close()
+	if err := copyHead(f, path, r.info.ItemsSize); err != nil {
+		return nil, 0, err
+	}
+	out := bufio.NewWriterSize(f, 1<<16)
+	lines := newItemLines(r.tracker.phases)
+	enc := json.NewEncoder(out)
+	err = r.backend.Read(ctx, r.info.ID, r.info.ItemsSeq, false, func(_ uint64, e Event) error {
+		return lines.of(e, func(it ItemReport) error { return enc.Encode(it) })
+	})
+	if err != nil {
+		return nil, 0, err
+	}
+	if err := out.Flush(); err != nil {
+		return nil, 0, err
+	}
+	if size, err = f.Seek(0, io.SeekEnd); err != nil {
+		return nil, 0, err
+	}
+	if inline, err = firstItems(f); err != nil {
+		return nil, 0, err
+	}
+	if err := f.Close(); err != nil {
+		return nil, 0, err
+	}
+	return inline, size, os.Rename(tmp, path)
+}
+
+// copyHead copies the first n bytes of the file at path to w.
+func copyHead(w io.Writer, path string, n int64) error {
+	if n == 0 {
+		return nil
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = io.CopyN(w, f, n)
+	return err
+}
+
+// firstItems reads the lines that fit into the report itself.
+func firstItems(f io.ReadSeeker) (items []ItemReport, err error) {
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return nil, err
+	}
+	for dec := json.NewDecoder(f); len(items) < maxInlineItems; {
+		var it ItemReport
+		switch err := dec.Decode(&it); {
+		case errors.Is(err, io.EOF):
+			return items, nil
+		case err != nil:
+			return nil, err
+		}
+		items = append(items, it)
+	}
+	return items, nil
+}
+
+// itemLines turns events into lines, one for each item that was done or parked.
+type itemLines struct {
+	phases []myrmidon.Phase
+	seen   map[[2]uint32]*roaring.Bitmap
+	errors map[[3]uint32]*myrmidon.Failure // of items that were tried again
+}
+
+func newItemLines(phases []myrmidon.Phase) *itemLines {
+	return &itemLines{phases, make(map[[2]uint32]*roaring.Bitmap), make(map[[3]uint32]*myrmidon.Failure)}
+}
+
+func (l *itemLines) of(e Event, emit func(ItemReport) error) error {
+	if e.Type == EventPlanned && e.Error != nil {
+		return emit(ItemReport{
+			Phase: l.phases[e.Phase].Name, Shard: e.Shard, Name: "plan", State: "parked", Attempts: 1,
+			LastError: e.Error.Message, Hint: e.Error.Hint, Worker: e.Worker,
+		})
+	}
+	if e.Type != EventResult {
+		return nil
+	}
+	key := [2]uint32{e.Phase, e.Shard}
+	seen := l.seen[key]
+	if seen == nil {
+		seen = roaring.New()
+		l.seen[key] = seen
+	}
+	evidence := make(map[uint32]myrmidon.ItemResult, len(e.Result.Items))
+	for _, it := range e.Result.Items {
+		evidence[it.Index] = it
+	}
+	failed, parked := roaring.BitmapOf(e.Failed...), roaring.BitmapOf(e.Parked...)
+	for i := range e.Job.Items() {
+		at := [3]uint32{e.Phase, e.Shard, i}
+		it, named := evidence[i]
+		why := it.Error
+		if why == nil && failed.Contains(i) {
+			why = e.Error
+		}
+		if failed.Contains(i) && !parked.Contains(i) {
+			l.errors[at] = why
+			continue
+		}
+		if !failed.Contains(i) && !seen.CheckedAdd(i) {
+			continue
+		}
+		row := ItemReport{
+			Phase: l.phases[e.Phase].Name, Shard: e.Shard, Index: i, Name: it.Name, State: "done",
+			Attempts: e.Job.Attempt, Bytes: it.Bytes, Note: it.Note, Worker: e.Worker,
+		}
+		if !named || row.Name == "" {
+			row.Name = e.Job.Name
+		}
+		if parked.Contains(i) {
+			row.State = "parked"
+		} else {
+			why = l.errors[at]
+		}
+		delete(l.errors, at)
+		if why != nil {
+			row.LastError, row.Hint = why.Message, why.Hint
+		}
+		if e.Job.Len() == 1 {
+			u := e.Result.Usage
+			row.CPU, row.Seconds, row.PeakRSS = u.CPU.Seconds(), u.End.Sub(u.Start).Seconds(), u.PeakRSS
+		}
+		if err := emit(row); err != nil {
+			return fmt.Errorf("engine: items: %w", err)
+		}
+	}
+	return nil
+}

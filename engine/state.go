@@ -1,0 +1,360 @@
+package engine
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+
+	"myrmidon"
+)
+
+// State is the folder that holds this machine's runs:
+//
+//	runs/<ULID>/run.json      what the owner last knew, replaced each second
+//	            lock          held by the owner; names it
+//	            control.sock  the owner listens here for cancel, pause and retry
+//	            queue/        the backend, while there is something to do or to retry
+//	            items.jsonl   evidence, a line an item, written when a run ends
+//	            report.json   the report
+type State struct{ dir string }
+
+// DefaultStateDir is $XDG_STATE_HOME/myrmidon, or ~/.local/state/myrmidon (XDG base
+// directory specification 0.8).
+func DefaultStateDir() (string, error) {
+	if dir := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "myrmidon"), nil
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "", myrmidon.WithHint(fmt.Errorf("no folder for the state of runs: %w", err), "name one with --state")
+	}
+	return filepath.Join(home, ".local", "state", "myrmidon"), nil
+}
+
+// OpenState returns the state in dir, which need not exist yet.
+func OpenState(dir string) (*State, error) {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, fmt.Errorf("state folder: %w", err)
+	}
+	return &State{abs}, nil
+}
+
+// Info is what run.json holds.
+type Info struct {
+	ID         string         `json:"id"`
+	Workload   string         `json:"workload"`
+	Title      string         `json:"title"` // for people: "talk.mp4 -> ./out"
+	State      myrmidon.State `json:"state"`
+	Paused     bool           `json:"paused,omitempty"`
+	Phase      string         `json:"phase,omitempty"`
+	Durability string         `json:"durability"`
+	Slots      int            `json:"slots"`
+	Owner      Owner          `json:"owner"`
+	Created    time.Time      `json:"created"`
+	Updated    time.Time      `json:"updated"`
+	Ended      time.Time      `json:"ended,omitzero"`
+	Active     time.Duration  `json:"active_ns"` // time that an owner worked on it
+	Counts     Counts         `json:"items"`
+	Totals     Totals         `json:"totals"`
+	OwnCPU     time.Duration  `json:"own_cpu_ns"` // of owner processes, without their children
+	PeakRSS    int64          `json:"peak_rss"`   // bytes; owner and children together
+	Parked     int            `json:"parked,omitempty"`
+	LastError  string         `json:"last_error,omitempty"`
+	Hint       string         `json:"hint,omitempty"`
+	// ItemsSize and ItemsSeq say which events items.jsonl holds after an end of the run.
+	ItemsSize int64           `json:"items_size,omitempty"`
+	ItemsSeq  uint64          `json:"items_seq,omitempty"`
+	Spec      json.RawMessage `json:"spec"`
+
+	// Live says whether an owner holds the lock; it is found out when the run is read.
+	Live bool `json:"-"`
+}
+
+// Owner is the process that owns or last owned a run.
+type Owner struct {
+	PID  int    `json:"pid"`
+	Host string `json:"host"`
+}
+
+// String names the process for people.
+func (o Owner) String() string { return fmt.Sprintf("process %d on %s", o.PID, o.Host) }
+
+// Standing is the state as people see it: a run that should run but has no owner is
+// interrupted.
+func (i Info) Standing() string {
+	switch {
+	case i.State.Ended():
+		return string(i.State)
+	case !i.Live:
+		return "interrupted"
+	case i.Paused:
+		return "paused"
+	}
+	return string(i.State)
+}
+
+// RunDir is the folder of one run.
+type RunDir struct {
+	ID   string
+	dir  string
+	lock *os.File
+}
+
+// ErrOwned is wrapped by the error of Lock when another process owns the run.
+var ErrOwned = errors.New("the run has an owner")
+
+// ErrNoRun is wrapped where a run is not found.
+var ErrNoRun = errors.New("no such run")
+
+func (s *State) runs() string { return filepath.Join(s.dir, "runs") }
+
+// Create makes the folder of a new run and locks it.
+func (s *State) Create(info Info) (*RunDir, error) {
+	id := ulid.Make().String()
+	d := &RunDir{ID: id, dir: filepath.Join(s.runs(), id)}
+	if err := os.MkdirAll(d.dir, 0o700); err != nil {
+		return nil, stateError("make a folder for the run", err)
+	}
+	if err := d.Lock(); err != nil {
+		return nil, err
+	}
+	info.ID, info.Created, info.State = id, time.Now().UTC(), myrmidon.Planning
+	if err := d.save(info); err != nil {
+		return nil, errors.Join(err, d.Remove())
+	}
+	return d, nil
+}
+
+func stateError(what string, err error) error {
+	err = fmt.Errorf("state: %s: %w", what, err)
+	switch {
+	case errors.Is(err, syscall.ENOSPC):
+		return myrmidon.WithHint(err, "free some disk space, or choose another folder with --state")
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
+		return myrmidon.WithHint(err, "choose a folder that you may write to with --state")
+	}
+	return err
+}
+
+// Find returns the run whose ID begins with prefix, whatever its case; "latest" is the
+// newest. None or several are errors.
+func (s *State) Find(prefix string) (*RunDir, error) {
+	ids, err := s.ids()
+	if err != nil {
+		return nil, err
+	}
+	if prefix == "latest" && len(ids) > 0 {
+		return s.dirOf(ids[len(ids)-1]), nil
+	}
+	var found []string
+	for _, id := range ids {
+		if prefix != "" && strings.HasPrefix(id, strings.ToUpper(prefix)) {
+			found = append(found, id)
+		}
+	}
+	switch len(found) {
+	case 1:
+		return s.dirOf(found[0]), nil
+	case 0:
+		return nil, myrmidon.WithHint(fmt.Errorf("%w: %s in %s", ErrNoRun, prefix, s.dir), "myrmidon runs lists them; --state names another folder")
+	}
+	return nil, myrmidon.WithHint(fmt.Errorf("%d runs begin with %s", len(found), prefix), "give more of the ID")
+}
+
+func (s *State) dirOf(id string) *RunDir { return &RunDir{ID: id, dir: filepath.Join(s.runs(), id)} }
+
+// ids returns the runs' IDs, oldest first.
+func (s *State) ids() ([]string, error) {
+	entries, err := os.ReadDir(s.runs())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, stateError("list runs", err)
+	}
+	var ids []string
+	for _, e := range entries {
+		if _, err := ulid.ParseStrict(e.Name()); err == nil {
+			ids = append(ids, e.Name())
+		}
+	}
+	slices.Sort(ids)
+	return ids, nil
+}
+
+// List returns what is known of each run, oldest first. A folder that cannot be read is
+// in problems, and does not hide the others.
+func (s *State) List() (infos []Info, problems []error, err error) {
+	ids, err := s.ids()
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, id := range ids {
+		info, err := s.dirOf(id).Info()
+		if err != nil {
+			problems = append(problems, err)
+			continue
+		}
+		infos = append(infos, info)
+	}
+	return infos, problems, nil
+}
+
+// Path returns the path of a file in the run's folder.
+func (d *RunDir) Path(name string) string { return filepath.Join(d.dir, name) }
+
+// Info reads run.json.
+func (d *RunDir) Info() (Info, error) {
+	var info Info
+	data, err := os.ReadFile(d.Path("run.json"))
+	if err != nil {
+		return info, stateError("read run "+d.ID, err)
+	}
+	if err := json.Unmarshal(data, &info); err != nil {
+		return info, myrmidon.WithHint(fmt.Errorf("state: %s: %w", d.Path("run.json"), err), "the file was changed by hand or by another program; delete its folder to forget the run")
+	}
+	info.Live = d.lock != nil || d.owned()
+	return info, nil
+}
+
+// save replaces run.json.
+func (d *RunDir) save(info Info) error {
+	info.Updated = time.Now().UTC()
+	return d.writeJSON("run.json", info)
+}
+
+func (d *RunDir) writeJSON(name string, v any) error {
+	data, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return fmt.Errorf("state: %s of run %s: %w", name, d.ID, err)
+	}
+	tmp := d.Path(name + ".tmp")
+	if err := os.WriteFile(tmp, append(data, '\n'), 0o600); err != nil {
+		return stateError("write "+name+" of run "+d.ID, err)
+	}
+	if err := os.Rename(tmp, d.Path(name)); err != nil {
+		return stateError("write "+name+" of run "+d.ID, err)
+	}
+	return nil
+}
+
+// Lock makes this process the run's owner until Unlock or its end. The error wraps
+// ErrOwned and names the owner if there is one. The lock is flock(2): it cannot outlive
+// its process.
+func (d *RunDir) Lock() error {
+	f, err := os.OpenFile(d.Path("lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return stateError("lock run "+d.ID, err)
+	}
+	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	// Somebody who lists runs holds a shared lock for some microseconds (see owned).
+	for try := 0; errors.Is(err, syscall.EWOULDBLOCK) && try < 5; try++ {
+		time.Sleep(10 * time.Millisecond)
+		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	}
+	if err != nil {
+		f.Close()
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			return stateError("lock run "+d.ID, err)
+		}
+		return myrmidon.WithHint(fmt.Errorf("run %s: %w: %s", d.ID, ErrOwned, d.owner()),
+			"watch it with myrmidon runs show, or end it with myrmidon runs cancel")
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		host = "this machine"
+	}
+	line, err := json.Marshal(Owner{os.Getpid(), host})
+	if err == nil {
+		if err = f.Truncate(0); err == nil {
+			_, err = f.WriteAt(line, 0)
+		}
+	}
+	if err != nil {
+		f.Close()
+		return stateError("lock run "+d.ID, err)
+	}
+	d.lock = f
+	return nil
+}
+
+// Unlock gives the run up.
+func (d *RunDir) Unlock() error {
+	if d.lock == nil {
+		return nil
+	}
+	f := d.lock
+	d.lock = nil
+	return f.Close()
+}
+
+// owned reports whether some process holds the lock.
+func (d *RunDir) owned() bool {
+	f, err := os.Open(d.Path("lock"))
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	// A shared lock for a moment: readers do not disturb one another.
+	return errors.Is(syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB), syscall.EWOULDBLOCK)
+}
+
+// owner reads who wrote the lock file.
+func (d *RunDir) owner() Owner {
+	o := Owner{Host: "an unknown machine"}
+	data, err := os.ReadFile(d.Path("lock"))
+	if err == nil {
+		// A lock taken this moment may not have its line yet; the zero Owner says so.
+		_ = json.Unmarshal(data, &o)
+	}
+	return o
+}
+
+// Abandon calls a run without an owner cancelled and frees its queue. The caller holds
+// the lock.
+func (d *RunDir) Abandon() error {
+	info, err := d.Info()
+	if err != nil {
+		return err
+	}
+	if info.State.Ended() {
+		return fmt.Errorf("run %s has ended: %s", d.ID, info.State)
+	}
+	info.State, info.Ended = myrmidon.Cancelled, time.Now().UTC()
+	if err := d.save(info); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(d.Path("queue")); err != nil {
+		return stateError("free the run's queue", err)
+	}
+	return nil
+}
+
+// Report reads the report of a run that has ended.
+func (d *RunDir) Report() (*Report, error) {
+	data, err := os.ReadFile(d.Path("report.json"))
+	if err != nil {
+		return nil, stateError("read the report of run "+d.ID, err)
+	}
+	r := new(Report)
+	if err := json.Unmarshal(data, r); err != nil {
+		return nil, fmt.Errorf("state: %s: %w", d.Path("report.json"), err)
+	}
+	return r, nil
+}
+
+// Remove forgets the run and releases its lock.
+func (d *RunDir) Remove() error {
+	err := os.RemoveAll(d.dir)
+	return errors.Join(err, d.Unlock())
+}
