@@ -29,6 +29,7 @@ type RunConfig struct {
 	Enrich func(*Report)
 	// RetryParked takes up a run that has ended, to try what it parked once more.
 	RetryParked bool
+	RetryIDs    []string // which; none means all
 	Log         *slog.Logger
 }
 
@@ -107,7 +108,7 @@ func Start(ctx context.Context, dir *RunDir, cfg RunConfig) (*Run, error) {
 	}
 	var control *controlServer
 	if err = r.recover(ctx); err == nil && cfg.RetryParked {
-		_, err = r.Retry()
+		_, err = r.Retry(cfg.RetryIDs...)
 	}
 	if err == nil {
 		control, err = r.listen()

@@ -1,0 +1,93 @@
+# The commands of this house; `make` lists them. Every target installs what it needs
+# through scripts/setup.sh and works in a fresh clone.
+
+GO      ?= go
+FUZZTIME ?= 20s
+# PACKAGES narrows what test, race, bench and cover run on.
+PACKAGES ?= ./...
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+
+# gofumpt and staticcheck, as tools/go.mod pins them.
+TOOL := $(GO) tool -modfile=tools/go.mod
+
+# The version is stamped by -ldflags, not by go's own reading of the repository,
+# which fails where the clone belongs to another user.
+BUILD := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false
+
+# The playback tests spend their time in a browser and in a binary that is built
+# without the race detector: there it finds nothing.
+UNRACED := /internal/playback$$
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: ## install, build and transcode a real clip; CLIP=path takes yours
+	@scripts/demo.sh
+
+.PHONY: test
+test: ## run every test, on the built program, in ffmpeg and in a browser
+	@scripts/setup.sh test
+	@$(MAKE) --no-print-directory build
+	$(GO) test $(PACKAGES)
+
+.PHONY: check
+check: ## what CI runs before the tests: format, vet, lint, tidy, cross-builds, race
+	@$(MAKE) --no-print-directory lint
+	$(GO) mod tidy -diff
+	$(GO) -C tools mod tidy -diff
+	GOOS=darwin GOARCH=arm64 $(BUILD) ./...
+	GOOS=linux GOARCH=arm64 $(BUILD) ./...
+	@$(MAKE) --no-print-directory race
+
+.PHONY: build
+build: ## build bin/myrmidon, static and stamped with its version
+	$(BUILD) -ldflags '-X main.version=$(VERSION)' -o bin/myrmidon ./cmd/myrmidon
+
+.PHONY: race
+race: ## run the tests with the race detector (but for the browser's)
+	@scripts/setup.sh check
+	CGO_ENABLED=1 $(GO) test -race $$($(GO) list $(PACKAGES) | grep -v '$(UNRACED)')
+
+.PHONY: fuzz
+fuzz: ## run each fuzz target for FUZZTIME (20s)
+	@scripts/setup.sh runtime
+	@GO='$(GO)' scripts/fuzz.sh $(FUZZTIME)
+
+.PHONY: lint
+lint: ## gofumpt, go vet and staticcheck
+	@unformatted=$$($(TOOL) gofumpt -l .) || exit 1; \
+	if [ -n "$$unformatted" ]; then \
+		printf 'not formatted as gofumpt has it (make format does it):\n%s\n' "$$unformatted" >&2; exit 1; \
+	fi
+	$(GO) vet ./...
+	$(TOOL) staticcheck ./...
+
+.PHONY: format
+format: ## format all Go files with gofumpt
+	$(TOOL) gofumpt -w .
+
+.PHONY: bench-transcode
+bench-transcode: ## measure transcode against plain ffmpeg, interleaved, in one run
+	@scripts/setup.sh bench
+	@$(MAKE) --no-print-directory build
+	$(GO) run ./bench/transcode
+
+.PHONY: bench
+bench: ## run the Go benchmarks
+	@scripts/setup.sh bench
+	$(GO) test -run '^$$' -bench . -benchmem $(PACKAGES)
+
+.PHONY: cover
+cover: ## run every test and write out/cover.html
+	@scripts/setup.sh test
+	@mkdir -p out
+	$(GO) test -coverpkg=./... -coverprofile=out/cover.out $(PACKAGES)
+	$(GO) tool cover -html=out/cover.out -o out/cover.html
+	@$(GO) tool cover -func=out/cover.out | tail -n 1
+
+.PHONY: clean
+clean: ## remove all that these commands made: bin, out, .cache, node_modules
+	rm -rf bin out .cache internal/playback/node_modules

@@ -1,0 +1,388 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"myrmidon"
+	"myrmidon/engine"
+	"myrmidon/engine/jetstream"
+	"myrmidon/internal/ffmpeg"
+	"myrmidon/internal/wire"
+	"myrmidon/internal/workloads"
+)
+
+// presenter words a workload's runs for people.
+type presenter interface {
+	// Header describes what a run will do, from the planner's note; "" if it cannot yet.
+	Header(s engine.Stats) string
+	// Doing names what goes on ("transcoding"), and how fast, for the progress line.
+	Doing(s engine.Stats) (verb, speed string)
+	// Result describes what came of a run that succeeded.
+	Result(r *engine.Report) []string
+	// Enrich adds estimate, cost and versions to the report.
+	Enrich(r *engine.Report)
+}
+
+// present returns the presenter of a workload.
+func present(workload string, tools *ffmpeg.Tools) presenter {
+	switch workload {
+	case "transcode":
+		return transcodePresenter{tools}
+	}
+	return nil
+}
+
+// task is a run that this process carries: its folder, locked, and whether it is taken
+// up to retry what it parked.
+type task struct {
+	dir   *engine.RunDir
+	retry bool
+	ids   []string
+}
+
+// carrier carries runs of one workload to their ends.
+type carrier struct {
+	*app
+	workload myrmidon.Workload
+	present  presenter
+	config   engine.RunConfig
+
+	mu      sync.Mutex
+	live    []*engine.Run
+	stopped int // signals received
+	headed  map[string]bool
+	reports []*engine.Report
+	errs    []error
+	total   int // runs in all
+	began   time.Time
+}
+
+// carrier prepares to carry runs of a workload.
+func (a *app) carrier(ctx context.Context, workload string) (*carrier, error) {
+	var tools *ffmpeg.Tools
+	if workloads.NeedsFFmpeg(workload) {
+		var err error
+		if tools, err = ffmpeg.Find(ctx); err != nil {
+			return nil, err
+		}
+	}
+	w, err := workloads.Named(workload, workloads.Config{Tools: tools, Open: wire.Store, Log: a.log})
+	if err != nil {
+		return nil, err
+	}
+	c := &carrier{app: a, workload: w, present: present(workload, tools), headed: make(map[string]bool), began: time.Now()}
+	c.config = engine.RunConfig{
+		Workload: w,
+		Slots:    engine.NewSlots(a.slots),
+		Meter:    new(engine.Meter),
+		Open:     a.openQueue,
+		Log:      a.log,
+		Enrich:   c.present.Enrich,
+	}
+	return c, nil
+}
+
+func (a *app) openQueue(ctx context.Context, dir string) (engine.Backend, error) {
+	d, err := jetstream.ParseDurability(a.durability)
+	if err != nil {
+		return nil, err
+	}
+	return jetstream.Open(ctx, jetstream.Config{Dir: dir, Durability: d, Log: a.log})
+}
+
+// carry carries the tasks, a few more than slots at a time so that no slot waits for the
+// end of a run, and prints what came of them. It gives tasks that it does not reach back.
+func (c *carrier) carry(ctx context.Context, tasks <-chan task) error {
+	stop := c.handleSignals()
+	defer stop()
+	show, stopShow := context.WithCancel(ctx)
+	var screen, runs sync.WaitGroup
+	screen.Go(func() { c.watch(show) })
+	places := make(chan struct{}, c.slots+1)
+	for t := range tasks {
+		places <- struct{}{}
+		if c.signals() > 0 {
+			<-places
+			if err := t.dir.Unlock(); err != nil {
+				c.fail(err)
+			}
+			continue
+		}
+		runs.Go(func() {
+			defer func() { <-places }()
+			c.one(ctx, t)
+		})
+	}
+	runs.Wait()
+	stopShow()
+	screen.Wait()
+	c.screen.clear()
+	return c.verdict()
+}
+
+// one carries one run.
+func (c *carrier) one(ctx context.Context, t task) {
+	cfg := c.config
+	cfg.RetryParked, cfg.RetryIDs = t.retry, t.ids
+	r, err := engine.Start(ctx, t.dir, cfg)
+	if err != nil {
+		c.fail(errors.Join(err, t.dir.Unlock()))
+		return
+	}
+	c.mu.Lock()
+	c.live = append(c.live, r)
+	late := c.stopped
+	c.mu.Unlock()
+	switch {
+	case late > 1:
+		r.Kill()
+	case late == 1:
+		r.Drain()
+	}
+	rep, err := r.Wait()
+	c.head(r.Stats())
+	c.mu.Lock()
+	c.live = slices.DeleteFunc(c.live, func(x *engine.Run) bool { return x == r })
+	c.mu.Unlock()
+	if err != nil {
+		if errors.Is(err, engine.ErrInterrupted) {
+			err = &exitError{exitInterrupted, myrmidon.WithHint(fmt.Errorf("run %s was interrupted", t.dir.ID), "go on with: myrmidon runs resume "+t.dir.ID)}
+		}
+		c.fail(err)
+		return
+	}
+	c.report(rep)
+}
+
+func (c *carrier) fail(err error) {
+	c.mu.Lock()
+	c.errs = append(c.errs, err)
+	c.mu.Unlock()
+	var silent *exitError
+	if errors.As(err, &silent) && silent.err == nil {
+		return
+	}
+	c.complain(err)
+}
+
+// report prints what came of a run.
+func (c *carrier) report(rep *engine.Report) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.reports = append(c.reports, rep)
+	if rep.State == myrmidon.Succeeded || rep.State == myrmidon.Partial {
+		c.screen.clear()
+		if !c.json {
+			for _, line := range c.present.Result(rep) {
+				fmt.Fprintln(c.stdout, line)
+			}
+		}
+	} else {
+		c.screen.clear()
+		c.explainEnd(rep)
+	}
+	if c.json {
+		c.printJSON(rep)
+	}
+}
+
+func (a *app) printJSON(v any) {
+	data, err := json.Marshal(v)
+	if err != nil {
+		a.complain(err)
+		return
+	}
+	fmt.Fprintln(a.stdout, string(data))
+}
+
+// explainEnd says on stderr why a run did not succeed.
+func (c *carrier) explainEnd(rep *engine.Report) {
+	switch {
+	case rep.State == myrmidon.Cancelled:
+		fmt.Fprintf(c.stderr, "myrmidon: run %s was cancelled: %s\n", rep.ID, rep.Title)
+	case rep.Error != nil:
+		fmt.Fprintf(c.stderr, "myrmidon: %s\n", rep.Error.Message)
+		if rep.Error.Hint != "" {
+			fmt.Fprintf(c.stderr, "  %s\n", rep.Error.Hint)
+		}
+		if len(rep.Parked) > 0 {
+			fmt.Fprintf(c.stderr, "  run %s: %s parked; when the cause is gone: myrmidon runs retry %s\n", rep.ID, plural(len(rep.Parked), "job"), rep.ID)
+		}
+	default:
+		fmt.Fprintf(c.stderr, "myrmidon: run %s failed: %s\n", rep.ID, rep.Title)
+	}
+}
+
+// verdict turns what came of all runs into the exit status.
+func (c *carrier) verdict() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	good, bad := 0, 0
+	for _, r := range c.reports {
+		switch r.State {
+		case myrmidon.Cancelled:
+			return &exitError{status: exitInterrupted}
+		case myrmidon.Succeeded:
+			good++
+		case myrmidon.Partial:
+			good++
+			bad++
+		default:
+			bad++
+		}
+	}
+	for _, err := range c.errs {
+		var exit *exitError
+		if errors.As(err, &exit) && exit.status == exitInterrupted {
+			return &exitError{status: exitInterrupted}
+		}
+		bad++
+	}
+	switch {
+	case c.stopped > 0 && good+bad < c.total:
+		fmt.Fprintf(c.stderr, "myrmidon: stopped before %s of %d began\n", plural(c.total-good-bad, "input"), c.total)
+		return &exitError{status: exitInterrupted}
+	case bad == 0:
+		return nil
+	case good == 0:
+		return &exitError{status: exitFailed}
+	}
+	if c.total > 1 {
+		fmt.Fprintf(c.stderr, "myrmidon: %d of %d failed\n", bad, c.total)
+	}
+	return &exitError{status: exitPartial}
+}
+
+func (c *carrier) signals() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.stopped
+}
+
+// handleSignals drains at the first signal and ends at the second.
+func (c *carrier) handleSignals() (stop func()) {
+	in := make(chan os.Signal, 4)
+	signal.Notify(in, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			case <-in:
+			}
+			c.mu.Lock()
+			c.stopped++
+			n, live := c.stopped, slices.Clone(c.live)
+			c.mu.Unlock()
+			if n == 1 {
+				fmt.Fprintln(c.screen, "myrmidon: finishing the jobs under way, then stopping; once more stops at once (the run can be resumed)")
+			}
+			for _, r := range live {
+				if n == 1 {
+					r.Drain()
+				} else {
+					r.Kill()
+				}
+			}
+		}
+	})
+	return func() { signal.Stop(in); close(done); wg.Wait() }
+}
+
+// watch redraws the progress until ctx ends.
+func (c *carrier) watch(ctx context.Context) {
+	if c.quiet {
+		return
+	}
+	tick := time.NewTicker(250 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			c.draw()
+		}
+	}
+}
+
+func (c *carrier) draw() {
+	c.mu.Lock()
+	live, ended := slices.Clone(c.live), len(c.reports)+len(c.errs)
+	c.mu.Unlock()
+	var all []engine.Stats
+	for _, r := range live {
+		s := r.Stats()
+		all = append(all, s)
+		c.head(s)
+	}
+	if len(all) == 0 {
+		return
+	}
+	if c.total > 1 {
+		c.drawMany(all, ended)
+		return
+	}
+	s := all[0]
+	if s.UnitsTotal == 0 {
+		c.screen.foot("planning")
+		return
+	}
+	verb, speed := c.present.Doing(s)
+	share := float64(s.UnitsDone) / float64(s.UnitsTotal)
+	line := fmt.Sprintf("%s  %s  %.0f %%", verb, bar(share), share*100)
+	if speed != "" {
+		line += "  " + speed
+	}
+	if s.ETA > 0 && s.UnitsDone < s.UnitsTotal {
+		line += "  ETA " + clock(s.ETA)
+	}
+	if s.Paused {
+		line += "  paused"
+	}
+	c.screen.foot(line)
+}
+
+// drawMany draws many runs as one: those that ended count whole.
+func (c *carrier) drawMany(all []engine.Stats, ended int) {
+	share := float64(ended)
+	for _, s := range all {
+		if s.UnitsTotal > 0 {
+			share += float64(s.UnitsDone) / float64(s.UnitsTotal)
+		}
+	}
+	share /= float64(max(c.total, 1))
+	verb, _ := c.present.Doing(all[0])
+	line := fmt.Sprintf("%s  %s  %.0f %%  %d of %d done", verb, bar(share), share*100, ended, c.total)
+	if took := time.Since(c.began); share > 0.02 {
+		line += "  ETA " + clock(time.Duration(float64(took)*(1-share)/share))
+	}
+	c.screen.foot(line)
+}
+
+// head prints a run's header once.
+func (c *carrier) head(s engine.Stats) {
+	if c.quiet || c.json {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.headed[s.ID] {
+		return
+	}
+	if h := c.present.Header(s); h != "" {
+		c.headed[s.ID] = true
+		fmt.Fprintln(c.screen, h)
+	}
+}

@@ -1,0 +1,200 @@
+// Command myrmidon does the heavy, bursty work behind a video or web service. One file a
+// command: flags, wiring, run.
+//
+// Results go to stdout, everything else to stderr. Exit status: 0 done, 1 failed, 2
+// wrong usage, 3 finished with parts that failed, 130 interrupted or cancelled.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"runtime"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"myrmidon"
+	"myrmidon/engine"
+	"myrmidon/engine/jetstream"
+)
+
+// version is set by the Makefile.
+var version = "dev"
+
+const (
+	exitFailed      = 1
+	exitUsage       = 2
+	exitPartial     = 3
+	exitInterrupted = 130
+)
+
+// exitError ends the program with a status. A silent one has been explained already.
+type exitError struct {
+	status int
+	err    error
+}
+
+func (e *exitError) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit status %d", e.status)
+	}
+	return e.err.Error()
+}
+
+func (e *exitError) Unwrap() error { return e.err }
+
+func usage(err error) error { return &exitError{exitUsage, err} }
+
+// app holds what all commands share.
+type app struct {
+	stdout, stderr io.Writer
+	screen         *screen
+	log            *slog.Logger
+
+	stateDir   string
+	durability string
+	slots      int
+	json       bool
+	quiet      bool
+	logLevel   string
+}
+
+func main() {
+	a := &app{stdout: os.Stdout, stderr: os.Stderr}
+	os.Exit(a.run(context.Background(), os.Args[1:]))
+}
+
+// run is main without the process: arguments in, exit status out.
+func (a *app) run(ctx context.Context, args []string) int {
+	a.screen = newScreen(a.stderr)
+	root := a.root()
+	root.SetArgs(args)
+	root.SetOut(a.stdout)
+	root.SetErr(a.stderr)
+	err := root.ExecuteContext(ctx)
+	a.screen.clear()
+	if err == nil {
+		return 0
+	}
+	var exit *exitError
+	if errors.As(err, &exit) {
+		if exit.err != nil {
+			a.complain(exit.err)
+		}
+		return exit.status
+	}
+	a.complain(err)
+	if strings.HasPrefix(err.Error(), "unknown command") {
+		return exitUsage
+	}
+	return exitFailed
+}
+
+// complain prints an error and what to do about it.
+func (a *app) complain(err error) {
+	a.screen.clear()
+	fmt.Fprintf(a.stderr, "myrmidon: %v\n", err)
+	if h := myrmidon.Hint(err); h != "" {
+		fmt.Fprintf(a.stderr, "  %s\n", h)
+	}
+}
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "myrmidon",
+		Short: "The heavy, bursty work behind a video or web service",
+		Long: `Myrmidon does the heavy, bursty work behind a video or web service, and says what it cost.
+
+Every command makes a run: it can be watched, paused, cancelled, resumed after a crash
+and retried from another terminal (myrmidon runs), and it ends with a report.
+
+Every flag can also be set in the environment: --state is MYRMIDON_STATE.`,
+		Example: `  myrmidon transcode talk.mp4 --to ./out
+  myrmidon runs
+  myrmidon runs resume latest`,
+		Version:           version,
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		PersistentPreRunE: a.prepare,
+	}
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return usage(myrmidon.WithHint(err, c.CommandPath()+" --help shows the flags"))
+	})
+	f := root.PersistentFlags()
+	f.StringVar(&a.stateDir, "state", "", "folder of the runs' state (default: myrmidon in the XDG state folder)")
+	f.BoolVar(&a.json, "json", false, "print results as JSON, one object a line")
+	f.BoolVarP(&a.quiet, "quiet", "q", false, "no progress")
+	f.StringVar(&a.logLevel, "log-level", "warn", "what is logged to stderr: debug, info, warn or error")
+	root.AddGroup(
+		&cobra.Group{ID: "work", Title: "Work:"},
+		&cobra.Group{ID: "runs", Title: "Runs:"},
+		&cobra.Group{ID: "other", Title: "Other:"},
+	)
+	root.SetHelpCommandGroupID("other")
+	root.SetCompletionCommandGroupID("other")
+	root.AddCommand(a.transcodeCommand(), a.productCommand(), a.runsCommand(), a.parkedCommand())
+	return root
+}
+
+// runFlags adds the flags of commands that carry runs.
+func (a *app) runFlags(f *pflag.FlagSet) {
+	f.IntVar(&a.slots, "slots", runtime.NumCPU(), "jobs at once")
+	f.StringVar(&a.durability, "durability", string(jetstream.Process), "what the run's state survives: process (a killed process) or second (a power cut, but for its last second)")
+}
+
+// prepare reads flags from the environment and sets up what every command needs.
+func (a *app) prepare(c *cobra.Command, _ []string) error {
+	var problem error
+	c.Flags().VisitAll(func(f *pflag.Flag) {
+		name := "MYRMIDON_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+		if v, ok := os.LookupEnv(name); ok && !f.Changed && problem == nil {
+			if err := c.Flags().Set(f.Name, v); err != nil {
+				problem = usage(fmt.Errorf("%s=%q in the environment: %w", name, v, err))
+			}
+		}
+	})
+	if problem != nil {
+		return problem
+	}
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(a.logLevel)); err != nil {
+		return usage(myrmidon.WithHint(fmt.Errorf("--log-level %q is not known", a.logLevel), "use debug, info, warn or error"))
+	}
+	a.log = slog.New(slog.NewTextHandler(a.screen, &slog.HandlerOptions{Level: level}))
+	if c.Flags().Lookup("slots") != nil {
+		if a.slots < 1 {
+			return usage(fmt.Errorf("--slots %d: at least one is needed", a.slots))
+		}
+		if _, err := jetstream.ParseDurability(a.durability); err != nil {
+			return usage(err)
+		}
+	}
+	return nil
+}
+
+// state opens the folder of runs.
+func (a *app) state() (*engine.State, error) {
+	dir := a.stateDir
+	if dir == "" {
+		var err error
+		if dir, err = engine.DefaultStateDir(); err != nil {
+			return nil, err
+		}
+	}
+	return engine.OpenState(dir)
+}
+
+// args makes a wrong number of arguments a usage error that names the command's form.
+func args(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(c *cobra.Command, in []string) error {
+		if err := check(c, in); err != nil {
+			return usage(myrmidon.WithHint(err, "usage: "+c.UseLine()))
+		}
+		return nil
+	}
+}

@@ -1,0 +1,122 @@
+package transcode
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"myrmidon"
+	"myrmidon/internal/ffmpeg"
+)
+
+const hintDamaged = "fetch or export the file again; nothing was published"
+
+// explain turns a shortfall into an error that says what is wrong with the file,
+// and where. Damage is permanent: the same bytes decode the same way.
+func (j *jobContext) explain(ctx context.Context, c Chunk, bad *shortfall) error {
+	p := j.plan
+	if bad.damaged == 0 {
+		last := c.First+c.Frames == p.Frames
+		if last && !p.Input.Resample && bad.frames < c.Frames {
+			return myrmidon.Permanent(myrmidon.WithHint(
+				fmt.Errorf("%s is cut off: only %d of its %d frames can be decoded",
+					j.source(), c.First+bad.frames, p.Frames), hintDamaged))
+		}
+		return fmt.Errorf("%s: %s: %s of %d", j.source(), j.what(), bad, c.Frames)
+	}
+	missing, first, err := j.locate(ctx, c)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err != nil || missing == 0 {
+		// The decoder complained of what it could mend, or gave up on the file when it
+		// was told not to mend. Either way the chunk is all that is known of the place.
+		text := fmt.Errorf("%s is damaged between %s and %s: %s", j.source(),
+			clock(p.seconds(c.First)), clock(p.seconds(c.First+c.Frames)), bad.complaint)
+		if err != nil {
+			j.w.log.Debug("the damage could not be located", "source", j.source(), "error", err)
+		}
+		return myrmidon.Permanent(myrmidon.WithHint(text, hintDamaged))
+	}
+	return myrmidon.Permanent(myrmidon.WithHint(
+		fmt.Errorf("%s is damaged at about %s: %s could not be decoded",
+			j.source(), clock(p.seconds(first)), count(missing, "frame")), hintDamaged))
+}
+
+// locate decodes the chunk without mending and returns how many frames are missing,
+// and the first of them.
+func (j *jobContext) locate(ctx context.Context, c Chunk) (missing, first int64, err error) {
+	seen := &frameList{seen: make([]bool, c.Frames), from: c.First}
+	c.Seek = nil
+	out, err := j.w.cfg.Tools.Run(ctx, ffmpeg.Command{
+		Args:   j.plan.locateArgs(j.task.Source, c),
+		Dir:    j.dir,
+		Stdout: seen,
+		Limits: j.plan.limits(0, 0),
+	})
+	j.meter.add(out)
+	if err != nil {
+		return 0, 0, err
+	}
+	first = -1
+	for i, ok := range seen.seen {
+		if !ok {
+			missing++
+			if first < 0 {
+				first = c.First + int64(i)
+			}
+		}
+	}
+	return missing, first, nil
+}
+
+// frameList takes what ffmpeg's framecrc writes, a line a frame: stream, DTS, PTS,
+// duration, size, checksum.
+type frameList struct {
+	line []byte
+	from int64
+	seen []bool
+}
+
+var errLongLine = errors.New("framecrc wrote a line of more than 4 KiB")
+
+func (l *frameList) Write(b []byte) (int, error) {
+	n := len(b)
+	for {
+		part, rest, ended := bytes.Cut(b, []byte("\n"))
+		if len(l.line)+len(part) > 4096 {
+			return 0, errLongLine
+		}
+		l.line = append(l.line, part...)
+		if !ended {
+			return n, nil
+		}
+		if fields := strings.Split(string(l.line), ","); len(fields) > 2 {
+			pts, err := strconv.ParseInt(strings.TrimSpace(fields[2]), 10, 64)
+			if i := pts - l.from; err == nil && i >= 0 && i < int64(len(l.seen)) {
+				l.seen[i] = true
+			}
+		}
+		l.line, b = l.line[:0], rest
+	}
+}
+
+// clock is a time for people: 0:07, 1:02:03.
+func clock(seconds float64) string {
+	s := int64(seconds)
+	if s >= 3600 {
+		return fmt.Sprintf("%d:%02d:%02d", s/3600, s/60%60, s%60)
+	}
+	return fmt.Sprintf("%d:%02d", s/60, s%60)
+}
+
+// count is a number with its noun: "1 frame", "2 frames".
+func count(n int64, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}

@@ -1,0 +1,371 @@
+package transcode
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"myrmidon"
+	"myrmidon/internal/ffmpeg"
+	"myrmidon/object"
+)
+
+// The kinds of jobs.
+const (
+	KindEncode  = "transcode.encode"  // one chunk, at every size
+	KindAudio   = "transcode.audio"   // the sound, whole
+	KindVerify  = "transcode.verify"  // what an item of the encode phase left
+	KindPublish = "transcode.publish" // init segments and playlists
+)
+
+// The phases, in order.
+const (
+	phaseEncode = iota
+	phaseVerify
+	phasePublish
+)
+
+// In the encode and verify phases, chunks are the items of shard 0, and the sound is
+// the one item of a shard of its own.
+const (
+	shardVideo = iota
+	shardAudio
+)
+
+// sliceJobs is how many jobs a slice of the plan holds at most.
+const sliceJobs = 800
+
+// Config is what the workload needs of its surroundings.
+type Config struct {
+	Tools *ffmpeg.Tools
+	// Open returns the store at an address.
+	Open func(addr string) (object.Store, error)
+	// TempDir is where jobs make folders of their own, named myrmidon-RUN-*, which they
+	// remove. A killed process leaves them: whoever owns TempDir sweeps it.
+	// "" means the system's.
+	TempDir string
+	Log     *slog.Logger // nil discards
+}
+
+// Workload returns the transcode workload: phases encode, verify, publish. Verify and
+// publish do not start after failures, so that nothing is published unless all of it
+// is whole.
+func Workload(cfg Config) myrmidon.Workload {
+	w := newWorker(cfg)
+	return myrmidon.Workload{
+		Name:    "transcode",
+		Phases:  []myrmidon.Phase{{Name: "encode"}, {Name: "verify"}, {Name: "publish"}},
+		Planner: myrmidon.PlannerFunc(w.planStep),
+		Kinds: []myrmidon.Kind{
+			{Name: KindEncode, Handler: myrmidon.HandlerFunc(w.encode), Long: true},
+			{Name: KindAudio, Handler: myrmidon.HandlerFunc(w.sound), Long: true},
+			{Name: KindVerify, Handler: myrmidon.HandlerFunc(w.verify), Long: true},
+			{Name: KindPublish, Handler: myrmidon.HandlerFunc(w.publish)},
+		},
+	}
+}
+
+type worker struct {
+	cfg Config
+	log *slog.Logger
+}
+
+func newWorker(cfg Config) *worker {
+	log := cfg.Log
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &worker{cfg: cfg, log: log}
+}
+
+// Inspect plans spec without writing anything: it looks at the source's first bytes,
+// hashes it, probes it and makes the plan.
+func Inspect(ctx context.Context, tools *ffmpeg.Tools, spec Spec) (*Plan, myrmidon.Usage, error) {
+	m := newMeter()
+	p, err := inspect(ctx, tools, spec, m)
+	return p, m.usage(nil), err
+}
+
+func inspect(ctx context.Context, tools *ffmpeg.Tools, spec Spec, m *meter) (*Plan, error) {
+	if err := spec.Validate(); err != nil {
+		return nil, err
+	}
+	container, err := ffmpeg.SniffFile(spec.Source)
+	if err != nil {
+		return nil, err
+	}
+	src, err := identify(ctx, spec.Source)
+	m.Read += src.Size
+	if err != nil {
+		return nil, err
+	}
+	probe, out, err := tools.Probe(ctx, spec.Source)
+	m.add(out)
+	if err != nil {
+		return nil, err
+	}
+	return MakePlan(src, container, probe, spec.Product, tools.Build)
+}
+
+// identify hashes the file at path.
+func identify(ctx context.Context, path string) (_ Source, err error) {
+	src := Source{Name: filepath.Base(path)}
+	f, err := os.Open(path)
+	if err != nil {
+		return src, myrmidon.Permanent(myrmidon.WithHint(fmt.Errorf("transcode: %w", err), "check the path and its permissions"))
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	sum := sha256.New()
+	buf := make([]byte, 1<<20)
+	for {
+		n, readErr := f.Read(buf)
+		sum.Write(buf[:n])
+		src.Size += int64(n)
+		if errors.Is(readErr, io.EOF) {
+			break
+		}
+		if readErr != nil {
+			return src, fmt.Errorf("transcode: hash %s: %w", src.Name, readErr)
+		}
+		if err := ctx.Err(); err != nil {
+			return src, err
+		}
+	}
+	src.SHA256 = hex.EncodeToString(sum.Sum(nil))
+	return src, nil
+}
+
+// cursor is where the planning of a shard stands.
+type cursor struct {
+	Origin origin `json:"origin"`
+	Next   int    `json:"next"` // chunk
+}
+
+// planStep is the planner. Only the first step of the first phase looks at the
+// source; all others go by what that one stored.
+func (w *worker) planStep(ctx context.Context, step myrmidon.Step) (myrmidon.Slice, error) {
+	spec, err := parseSpec(step.Spec)
+	if err != nil {
+		return myrmidon.Slice{}, err
+	}
+	m := newMeter()
+	if step.Phase > phasePublish || step.Shard > shardAudio {
+		return myrmidon.Slice{}, myrmidon.Permanent(fmt.Errorf("transcode: there is no phase %d, shard %d", step.Phase, step.Shard))
+	}
+	var at cursor
+	var note json.RawMessage
+	switch {
+	case len(step.Cursor) > 0:
+		if err := json.Unmarshal(step.Cursor, &at); err != nil {
+			return myrmidon.Slice{}, myrmidon.Permanent(fmt.Errorf("transcode: read the plan's cursor: %w", err))
+		}
+	case step.Phase == phaseEncode && step.Shard == shardVideo:
+		if at.Origin, note, err = w.start(ctx, step.Run, spec, m); err != nil {
+			return myrmidon.Slice{Usage: m.usage(nil)}, err
+		}
+	default:
+		store, err := w.store(spec.Dest)
+		if err != nil {
+			return myrmidon.Slice{}, err
+		}
+		if err := store.getJSON(ctx, originKey(spec.Name, step.Run), &at.Origin); err != nil {
+			return myrmidon.Slice{}, fmt.Errorf("transcode: read what was planned: %w", err)
+		}
+	}
+	slice, err := planSlice(spec, step, at)
+	slice.Note = note
+	slice.Usage = m.usage(nil)
+	return slice, err
+}
+
+// start makes and stores the plan, and then where to find it.
+func (w *worker) start(ctx context.Context, run string, spec Spec, m *meter) (origin, json.RawMessage, error) {
+	var o origin
+	store, err := w.store(spec.Dest)
+	if err != nil {
+		return o, nil, err
+	}
+	// Better now than after an hour of encoding.
+	if checker, ok := store.Store.(interface{ Writable(context.Context) error }); ok {
+		if err := checker.Writable(ctx); err != nil {
+			return o, nil, err
+		}
+	}
+	// Looked at before it is read: what changes while it is read is noticed later.
+	before, err := os.Stat(spec.Source)
+	if err != nil {
+		return o, nil, myrmidon.Permanent(myrmidon.WithHint(fmt.Errorf("transcode: %w", err), "check the path"))
+	}
+	p, err := inspect(ctx, w.cfg.Tools, spec, m)
+	if err != nil {
+		return o, nil, err
+	}
+	o = origin{
+		Plan: p.planKey(spec.Name), Audio: p.Audio != nil, Chunks: len(p.Chunks),
+		Size: before.Size(), Modified: before.ModTime().UnixNano(),
+	}
+	if err := store.putJSON(ctx, o.Plan, p); err != nil {
+		return o, nil, fmt.Errorf("transcode: store the plan: %w", err)
+	}
+	if err := store.putJSON(ctx, originKey(spec.Name, run), o); err != nil {
+		return o, nil, fmt.Errorf("transcode: store the plan's place: %w", err)
+	}
+	note, err := json.Marshal(p.Summary())
+	return o, note, err
+}
+
+// planSlice emits the jobs of one slice. It is a pure function of its arguments.
+func planSlice(spec Spec, step myrmidon.Step, at cursor) (myrmidon.Slice, error) {
+	t := task{
+		Source: spec.Source, Dest: spec.Dest, Name: spec.Name,
+		Verify: spec.Verify, Force: spec.Force, Origin: at.Origin,
+	}
+	one := func(kind, name string, chunk int) (myrmidon.Planned, error) {
+		t.Chunk = chunk
+		b, err := json.Marshal(t)
+		return myrmidon.Planned{Kind: kind, Name: name, Spec: b}, err
+	}
+	var slice myrmidon.Slice
+	chunkKind, audioKind := KindEncode, KindAudio
+	if step.Phase == phaseVerify {
+		chunkKind, audioKind = KindVerify, KindVerify
+	}
+	switch {
+	case step.Phase == phasePublish:
+		job, err := one(KindPublish, "playlists", 0)
+		return myrmidon.Slice{Jobs: []myrmidon.Planned{job}, Group: "playlists", Done: true}, err
+	case step.Shard == shardAudio:
+		job, err := one(audioKind, "sound", audioItem)
+		return myrmidon.Slice{Jobs: []myrmidon.Planned{job}, Group: "sound", Done: true}, err
+	}
+	to := min(at.Next+sliceJobs, at.Origin.Chunks)
+	for k := at.Next; k < to; k++ {
+		job, err := one(chunkKind, fmt.Sprintf("chunk %d of %d", k+1, at.Origin.Chunks), k)
+		if err != nil {
+			return slice, err
+		}
+		slice.Jobs = append(slice.Jobs, job)
+	}
+	if at.Next == 0 {
+		slice.Group = "pictures"
+		if at.Origin.Audio {
+			c, err := json.Marshal(cursor{Origin: at.Origin})
+			if err != nil {
+				return slice, err
+			}
+			slice.Children = []myrmidon.Shard{{ID: shardAudio, Group: "sound", Cursor: c}}
+		}
+	}
+	if to == at.Origin.Chunks {
+		slice.Done = true
+		return slice, nil
+	}
+	c, err := json.Marshal(cursor{Origin: at.Origin, Next: to})
+	slice.Cursor = c
+	return slice, err
+}
+
+// Summary is a plan in a few words, for whoever watches the run.
+type Summary struct {
+	Source      string   `json:"source"` // base name
+	SHA256      string   `json:"sha256"`
+	Width       int      `json:"width"` // as it is shown
+	Height      int      `json:"height"`
+	Rate        string   `json:"fps"`      // of the output: "23.976"
+	Duration    float64  `json:"duration"` // seconds
+	Renditions  []string `json:"renditions"`
+	Chunks      int      `json:"chunks"`
+	AudioItems  int      `json:"audio_items"`
+	Frames      int64    `json:"frames"`
+	Segments    int      `json:"segments"`
+	Estimate    Estimate `json:"estimate"`
+	FFmpegBuild string   `json:"ffmpeg_build"`
+}
+
+// Summary describes p.
+func (p *Plan) Summary() Summary {
+	s := Summary{
+		Source: p.Source.Name, SHA256: p.Source.SHA256,
+		Width: p.Input.Width, Height: p.Input.Height,
+		Rate: rateText(p.Rate.Float()), Duration: p.Duration(),
+		Chunks: len(p.Chunks), AudioItems: p.Items() - len(p.Chunks),
+		Frames: p.Frames, Segments: p.Segments,
+		Estimate: p.Estimate(), FFmpegBuild: p.Build,
+	}
+	for _, r := range p.Renditions {
+		s.Renditions = append(s.Renditions, r.Name)
+	}
+	return s
+}
+
+func (w *worker) store(addr string) (*meteredStore, error) {
+	s, err := w.cfg.Open(addr)
+	if err != nil {
+		return nil, fmt.Errorf("transcode: open %s: %w", addr, err)
+	}
+	return &meteredStore{Store: s}, nil
+}
+
+// jobContext is what a handler has at hand while it does one job.
+type jobContext struct {
+	w     *worker
+	task  task
+	plan  *Plan
+	store *meteredStore
+	meter *meter
+	dir   string      // private folder
+	made  *itemResult // once it is stored
+}
+
+// open reads a job's spec and plan. The context that it returns is never nil.
+func (w *worker) open(ctx context.Context, job myrmidon.Job) (*jobContext, error) {
+	j := &jobContext{w: w, meter: newMeter()}
+	if err := json.Unmarshal(job.Spec, &j.task); err != nil {
+		return j, myrmidon.Permanent(fmt.Errorf("transcode: read the job's spec: %w", err))
+	}
+	if !filepath.IsAbs(j.task.Source) {
+		return j, myrmidon.Permanent(fmt.Errorf("transcode: the job's source %q is not an absolute path", j.task.Source))
+	}
+	var err error
+	if j.store, err = w.store(j.task.Dest); err != nil {
+		return j, err
+	}
+	if j.plan, err = loadPlan(ctx, j.store, j.task.Origin.Plan); err != nil {
+		return j, err
+	}
+	if c := j.task.Chunk; c < audioItem || c >= len(j.plan.Chunks) || c == audioItem && j.plan.Audio == nil ||
+		c == audioItem && job.Kind == KindEncode || c != audioItem && job.Kind == KindAudio {
+		return j, myrmidon.Permanent(fmt.Errorf("transcode: the plan has no item %d for %s", c, job.Kind))
+	}
+	return j, nil
+}
+
+// source names the file for people.
+func (j *jobContext) source() string { return filepath.Base(j.task.Source) }
+
+// what names the item for people.
+func (j *jobContext) what() string {
+	if j.task.Chunk == audioItem {
+		return "sound"
+	}
+	return fmt.Sprintf("chunk %d of %d", j.task.Chunk+1, len(j.plan.Chunks))
+}
+
+// result is the job's result: its usage, and the evidence if there is any.
+func (j *jobContext) result(job myrmidon.Job, made *itemResult) myrmidon.Result {
+	r := myrmidon.Result{Usage: j.meter.usage(j.store)}
+	if made == nil {
+		return r
+	}
+	for i := range job.Items() {
+		r.Items = append(r.Items, myrmidon.ItemResult{Index: i, Name: j.what(), Bytes: made.bytes()})
+	}
+	return r
+}

@@ -1,0 +1,46 @@
+package wire
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"myrmidon"
+	"myrmidon/object"
+)
+
+func TestFolder(t *testing.T) {
+	wd, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ name, address, want, problem string }{
+		{"a relative path is made absolute", "./out", filepath.Join(wd, "out"), ""},
+		{"an absolute path is kept", "/srv/media", "/srv/media", ""},
+		{"a path with a colon is a path", "/srv/a:b", "/srv/a:b", ""},
+		{"a file URL is a path", "file:///srv/my%20media", "/srv/my media", ""},
+		{"a file URL of this machine", "file://localhost/srv", "/srv", ""},
+		{"a file URL of another machine is refused", "file://nas/srv", "", "names the machine nas"},
+		{"an empty address is refused", "", "", "empty"},
+		{"a scheme that is not known is named", "gopher://x/y", "", "gopher://"},
+	} {
+		got, err := Folder(c.address)
+		if got != c.want || (err == nil) != (c.problem == "") {
+			t.Errorf("%s: %q, %v; want %q", c.name, got, err, c.want)
+		}
+		if err != nil && (!strings.Contains(err.Error(), c.problem) || !myrmidon.IsPermanent(err) || myrmidon.Hint(err) == "") {
+			t.Errorf("%s: error %q, want one about %q, permanent and with a hint", c.name, err, c.problem)
+		}
+	}
+}
+
+func TestStoreOpensAFolder(t *testing.T) {
+	s, err := Store(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Put(t.Context(), "a/b.txt", strings.NewReader("hi"), 2, object.Attrs{}); err != nil {
+		t.Error(err)
+	}
+}
