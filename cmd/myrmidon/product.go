@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
@@ -69,10 +70,7 @@ func readProduct(path string) (transcode.Product, error) {
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	dec.KnownFields(true)
 	if err := dec.Decode(&p); err != nil {
-		if errors.Is(err, io.EOF) {
-			err = errors.New("the file is empty")
-		}
-		return p, myrmidon.WithHint(fmt.Errorf("product %s: %w", path, err), "myrmidon product prints one to compare with")
+		return p, myrmidon.WithHint(fmt.Errorf("product %s: %w", path, plainYAML(err)), "myrmidon product prints one to compare with")
 	}
 	if err := dec.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
 		return p, fmt.Errorf("product %s: a second document follows the first; one file is one product", path)
@@ -81,4 +79,26 @@ func readProduct(path string) (transcode.Product, error) {
 		return p, myrmidon.WithHint(fmt.Errorf("product %s: %w", path, err), "myrmidon product prints one to compare with")
 	}
 	return p, nil
+}
+
+// plainYAML words the errors of the YAML library for people who do not know our types:
+// "line 2: segmnet is not a known key".
+func plainYAML(err error) error {
+	if errors.Is(err, io.EOF) {
+		return errors.New("the file is empty")
+	}
+	var typed *yaml.TypeError
+	if !errors.As(err, &typed) {
+		return err
+	}
+	var lines []string
+	for _, e := range typed.Errors {
+		if at, key, ok := strings.Cut(e, ": field "); ok {
+			if key, _, ok = strings.Cut(key, " not found in type"); ok {
+				e = fmt.Sprintf("%s: %s is not a known key", at, key)
+			}
+		}
+		lines = append(lines, e)
+	}
+	return errors.New(strings.Join(lines, "; "))
 }
