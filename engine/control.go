@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"myrmidon"
@@ -25,6 +26,10 @@ import (
 // macOS; unix(7)).
 const maxSocketPath = 100
 
+// socketFolder begins the name of the folder that holds the socket of a run whose own
+// folder has a longer path.
+const socketFolder = "myrmidon-control-"
+
 type controlServer struct {
 	http *http.Server
 	path string
@@ -36,13 +41,22 @@ type controlServer struct {
 // that it is nobody's.
 func (r *Run) listen() (*controlServer, error) {
 	c := &controlServer{path: r.dir.Path("control.sock"), done: make(chan struct{})}
+	if at, err := os.Readlink(c.path); err == nil && strings.HasPrefix(filepath.Base(filepath.Dir(at)), socketFolder) {
+		if err := os.RemoveAll(filepath.Dir(at)); err != nil {
+			return nil, stateError("open the control socket", err)
+		}
+	}
 	if err := os.Remove(c.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, stateError("open the control socket", err)
 	}
 	at := c.path
 	if len(at) > maxSocketPath {
+		base := os.TempDir()
+		if len(base)+len(socketFolder)+30 > maxSocketPath {
+			base = "/tmp"
+		}
 		var err error
-		if c.temp, err = os.MkdirTemp("", "myrmidon-"); err != nil {
+		if c.temp, err = os.MkdirTemp(base, socketFolder); err != nil {
 			return nil, stateError("open the control socket", err)
 		}
 		at = filepath.Join(c.temp, "control.sock")

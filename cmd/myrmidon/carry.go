@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"sync"
 	"syscall"
@@ -133,6 +134,9 @@ func (c *carrier) carry(ctx context.Context, tasks <-chan task) error {
 func (c *carrier) one(ctx context.Context, t task) {
 	cfg := c.config
 	cfg.RetryParked, cfg.RetryIDs = t.retry, t.ids
+	if err := sweepTemp(t.dir.ID); err != nil {
+		c.log.Warn("could not remove what a killed process left", "err", err)
+	}
 	r, err := engine.Start(ctx, t.dir, cfg)
 	if err != nil {
 		c.fail(errors.Join(err, t.dir.Unlock()))
@@ -161,6 +165,16 @@ func (c *carrier) one(ctx context.Context, t task) {
 		return
 	}
 	c.report(rep)
+}
+
+// sweepTemp removes the folders that handlers of a killed owner left. This process owns
+// the run, so nobody works in them.
+func sweepTemp(run string) error {
+	left, err := filepath.Glob(filepath.Join(os.TempDir(), "myrmidon-"+run+"-*"))
+	for _, dir := range left {
+		err = errors.Join(err, os.RemoveAll(dir))
+	}
+	return err
 }
 
 func (c *carrier) fail(err error) {

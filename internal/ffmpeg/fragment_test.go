@@ -274,6 +274,7 @@ func TestCheckSegment(t *testing.T) {
 		{"a wrong data offset", spoil("trun", 8, 0, 0, 0, 7), "its data offset is 7"},
 		{"another track", spoil("tfhd", 4, 0, 0, 0, 9), "track 9"},
 		{"a sample whose size is wrong", spoil("trun", 12, 0, 0, 0, 9), "it holds 10 bytes and its samples 15"},
+		{"a sample that is too small", spoil("trun", 12, 0, 0, 0, 3), "it holds 10 bytes and its samples 9"},
 		{"more samples than bytes", spoil("trun", 4, 0xff, 0xff, 0xff, 0xff), "do not fit"},
 		{"a box of size 0", spoil("mfhd", -8, 0, 0, 0, 0), "less than its header"},
 		{"a box larger than its parent", spoil("traf", -8, 0, 0, 0x7f, 0xff), "beyond its surroundings"},

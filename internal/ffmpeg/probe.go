@@ -46,13 +46,17 @@ type Video struct {
 	Frames   int64    `json:"frames"`    // frames to be shown, counted packet by packet
 	// Rate is the frame rate of the grid: exact for constant rates (24000/1001), else
 	// the nearest usual rate to the mean. Variable is set when frames do not fall one
-	// to a grid slot.
+	// to a grid slot, and when the last frame is too short for its slot or lasts nobody
+	// knows how long: the fps filter may then give the last slot or not.
 	Rate     Rational `json:"rate"`
 	Variable bool     `json:"variable,omitempty"`
-	// Slots is how many frames the constant-rate output has: Frames unless Variable.
+	// Slots is how many frames the constant-rate output has, that is, what
+	// setpts=PTS-Start,fps=Rate:round=near gives: Frames unless Variable. A constant
+	// rate may give more after the last (a long last duration), never fewer.
 	Slots int64 `json:"slots"`
 	// Keyframes are the PTS, ticks, of frames where decoding may begin, ascending,
-	// at least one second apart (others are left out), the first always included.
+	// at least one second apart (others are left out), the first always included: it is
+	// before Start where an edit list begins between keyframes.
 	// NextKeyframe gaps matter for seeking: KeyGap[i] is the distance in ticks from
 	// Keyframes[i] to the very next keyframe in the file, listed or not (0 at the end).
 	Keyframes []int64 `json:"keyframes"`

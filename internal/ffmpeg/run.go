@@ -76,7 +76,7 @@ type Outcome struct {
 //
 // The process gets no environment but TMPDIR, LC_ALL and the library path, no
 // standard input, a process group of its own, and the limits. When ctx ends the whole
-// group is killed, and Run returns after the last of it is gone; when this process
+// group is killed, and Run returns when the last of it has closed its pipes; when this process
 // dies, the kernel kills ffmpeg (on Linux). While ctx's [myrmidon.Gate] is shut the
 // group is stopped. Progress goes to [myrmidon.Progress].
 //

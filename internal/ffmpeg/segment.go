@@ -75,42 +75,17 @@ func WriteSegment(w io.Writer, f *Fragment) (int64, error) {
 // sound is cut anew at the boundaries of the pictures' segments. The same arguments
 // give the same bytes.
 func BuildFragment(sequence, trackID uint32, baseTime uint64, samples []Sample, data []byte) (Fragment, error) {
-	var f Fragment
-	if len(samples) == 0 || len(samples) > maxSamples {
-		return f, fmt.Errorf("ffmpeg: build fragment: %d samples", len(samples))
-	}
 	if trackID == 0 {
-		return f, fmt.Errorf("ffmpeg: build fragment: there is no track 0")
+		return Fragment{}, fmt.Errorf("ffmpeg: build fragment: there is no track 0")
 	}
 	if baseTime > math.MaxInt64 {
-		return f, fmt.Errorf("ffmpeg: build fragment: decode time %d is absurd", baseTime)
+		return Fragment{}, fmt.Errorf("ffmpeg: build fragment: decode time %d is absurd", baseTime)
 	}
-	var bytes int64
-	sameDuration, allSync, anyCTS := true, true, false
-	for _, s := range samples {
-		bytes += int64(s.Size)
-		sameDuration = sameDuration && s.Duration == samples[0].Duration
-		allSync = allSync && s.Sync
-		anyCTS = anyCTS || s.CTS != 0
+	shape, err := shapeOf(samples, len(data))
+	if err != nil {
+		return Fragment{}, err
 	}
-	if bytes != int64(len(data)) || bytes > maxFragmented {
-		return f, fmt.Errorf("ffmpeg: build fragment: samples of %d bytes, and %d bytes", bytes, len(data))
-	}
-	tfhdFlags, runFlagBits := uint32(trackBaseIsMoof|trackFlags), uint32(runDataOffset|runSize)
-	tfhdSize, entry := fullBoxHeaderSize+4+4, 4
-	if sameDuration {
-		tfhdFlags, tfhdSize = tfhdFlags|trackDuration, tfhdSize+4
-	} else {
-		runFlagBits, entry = runFlagBits|runDuration, entry+4
-	}
-	if !allSync {
-		runFlagBits, entry = runFlagBits|runFlags, entry+4
-	}
-	if anyCTS {
-		runFlagBits, entry = runFlagBits|runCTS, entry+4
-	}
-	trunSize := fullBoxHeaderSize + 8 + entry*len(samples)
-	trafSize := boxHeaderSize + tfhdSize + tfdtVersion1Size + trunSize
+	trafSize := boxHeaderSize + shape.tfhdSize + tfdtVersion1Size + shape.trunSize
 	moofSize := boxHeaderSize + mfhdSize + trafSize
 
 	u32 := binary.BigEndian.AppendUint32
@@ -119,45 +94,96 @@ func BuildFragment(sequence, trackID uint32, baseTime uint64, samples []Sample, 
 	b = putBoxHeader(b, mfhdSize, "mfhd")
 	b = u32(u32(b, 0), sequence)
 	b = putBoxHeader(b, uint32(trafSize), "traf")
-	b = putBoxHeader(b, uint32(tfhdSize), "tfhd")
-	b = u32(u32(b, tfhdFlags), trackID)
-	if sameDuration {
+	b = putBoxHeader(b, uint32(shape.tfhdSize), "tfhd")
+	b = u32(u32(b, shape.tfhdFlags), trackID)
+	if shape.tfhdFlags&trackDuration != 0 {
 		b = u32(b, samples[0].Duration)
 	}
 	b = u32(b, flagsSync)
 	b = putBoxHeader(b, tfdtVersion1Size, "tfdt")
 	b = binary.BigEndian.AppendUint64(u32(b, 1<<24), baseTime)
-	b = putBoxHeader(b, uint32(trunSize), "trun")
-	b = u32(u32(b, 1<<24|runFlagBits), uint32(len(samples)))
+	b = putBoxHeader(b, uint32(shape.trunSize), "trun")
+	b = u32(u32(b, 1<<24|shape.trunFlags), uint32(len(samples)))
 	b = u32(b, uint32(moofSize+boxHeaderSize))
 	for _, s := range samples {
-		if !sameDuration {
-			b = u32(b, s.Duration)
-		}
-		b = u32(b, s.Size)
-		if !allSync {
-			if s.Sync {
-				b = u32(b, flagsSync)
-			} else {
-				b = u32(b, flagsOrdinary)
-			}
-		}
-		if anyCTS {
-			b = u32(b, uint32(s.CTS))
-		}
+		b = shape.appendSample(b, s)
 	}
 	b = putBoxHeader(b, uint32(boxHeaderSize+len(data)), "mdat")
 	b = append(b, data...)
 
 	// Read back rather than filled in: what was built is what will be parsed.
-	info := Init{TrackID: trackID}
 	moof := box{kind: "moof", body: boxHeaderSize, end: moofSize}
 	mdat := box{kind: "mdat", start: moofSize, body: moofSize + boxHeaderSize, end: len(b)}
-	f, err := parseFragment(b, info, nil, moof, mdat)
+	f, err := parseFragment(b, Init{TrackID: trackID}, nil, moof, mdat)
 	if err != nil {
-		return f, fmt.Errorf("ffmpeg: build fragment: %w", err)
+		return Fragment{}, fmt.Errorf("ffmpeg: build fragment: %w", err)
 	}
 	return f, nil
+}
+
+// tableShape is which fields a sample table needs: what all samples share is said once.
+type tableShape struct {
+	tfhdFlags, trunFlags uint32
+	tfhdSize, trunSize   int // bytes, headers included
+}
+
+// shapeOf checks samples against the number of bytes that they come with.
+func shapeOf(samples []Sample, bytes int) (tableShape, error) {
+	if len(samples) == 0 || len(samples) > maxSamples {
+		return tableShape{}, fmt.Errorf("ffmpeg: build fragment: %d samples", len(samples))
+	}
+	var sum int64
+	sameDuration, allSync, anyCTS := true, true, false
+	for _, s := range samples {
+		sum += int64(s.Size)
+		sameDuration = sameDuration && s.Duration == samples[0].Duration
+		allSync = allSync && s.Sync
+		anyCTS = anyCTS || s.CTS != 0
+	}
+	if sum != int64(bytes) || sum > maxFragmented {
+		return tableShape{}, fmt.Errorf("ffmpeg: build fragment: samples of %d bytes, and %d bytes", sum, bytes)
+	}
+	shape := tableShape{
+		tfhdFlags: trackBaseIsMoof | trackFlags, tfhdSize: fullBoxHeaderSize + 4 + 4,
+		trunFlags: runDataOffset | runSize,
+	}
+	entry := 4
+	if sameDuration {
+		shape.tfhdFlags |= trackDuration
+		shape.tfhdSize += 4
+	} else {
+		shape.trunFlags |= runDuration
+		entry += 4
+	}
+	if !allSync {
+		shape.trunFlags |= runFlags
+		entry += 4
+	}
+	if anyCTS {
+		shape.trunFlags |= runCTS
+		entry += 4
+	}
+	shape.trunSize = fullBoxHeaderSize + 8 + entry*len(samples)
+	return shape, nil
+}
+
+// appendSample appends a sample's entry of trun.
+func (t tableShape) appendSample(b []byte, s Sample) []byte {
+	if t.trunFlags&runDuration != 0 {
+		b = binary.BigEndian.AppendUint32(b, s.Duration)
+	}
+	b = binary.BigEndian.AppendUint32(b, s.Size)
+	if t.trunFlags&runFlags != 0 {
+		flags := uint32(flagsOrdinary)
+		if s.Sync {
+			flags = flagsSync
+		}
+		b = binary.BigEndian.AppendUint32(b, flags)
+	}
+	if t.trunFlags&runCTS != 0 {
+		b = binary.BigEndian.AppendUint32(b, uint32(s.CTS))
+	}
+	return b
 }
 
 // SegmentInfo is what [CheckSegment] found.

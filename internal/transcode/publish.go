@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"path"
 	"strconv"
+	"time"
 
 	"myrmidon"
 	"myrmidon/hls"
@@ -96,6 +97,14 @@ func (j *jobContext) publish(ctx context.Context, run string) (*Output, error) {
 	}
 	if err := j.store.put(ctx, out.Master, b, cacheNever); err != nil {
 		return nil, err
+	}
+	// What killed processes left half-written was never visible; now it goes.
+	if sweeper, ok := j.store.Store.(interface {
+		Sweep(ctx context.Context, prefix string, older time.Duration) (int, error)
+	}); ok {
+		if _, err := sweeper.Sweep(ctx, streamFolder(j.task.Name)+"/", 0); err != nil {
+			return nil, err
+		}
 	}
 	// Later phases of this run have been planned; nobody else looks there.
 	if err := j.store.Delete(ctx, originKey(j.task.Name, run)); err != nil {

@@ -69,6 +69,7 @@ type origin struct {
 	Plan     string `json:"plan"` // key of the plan
 	Audio    bool   `json:"audio,omitempty"`
 	Chunks   int    `json:"chunks"`
+	Frames   int64  `json:"frames"`
 	Size     int64  `json:"size"`
 	Modified int64  `json:"modified"` // nanoseconds since 1970
 }

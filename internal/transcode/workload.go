@@ -208,7 +208,7 @@ func (w *worker) start(ctx context.Context, run string, spec Spec, m *meter) (or
 		return o, nil, err
 	}
 	o = origin{
-		Plan: p.planKey(spec.Name), Audio: p.Audio != nil, Chunks: len(p.Chunks),
+		Plan: p.planKey(spec.Name), Audio: p.Audio != nil, Chunks: len(p.Chunks), Frames: p.Frames,
 		Size: before.Size(), Modified: before.ModTime().UnixNano(),
 	}
 	if err := store.putJSON(ctx, o.Plan, p); err != nil {
@@ -250,6 +250,11 @@ func planSlice(spec Spec, step myrmidon.Step, at cursor) (myrmidon.Slice, error)
 		job, err := one(chunkKind, fmt.Sprintf("chunk %d of %d", k+1, at.Origin.Chunks), k)
 		if err != nil {
 			return slice, err
+		}
+		if step.Phase == phaseEncode {
+			// Chunks are near equal; the few frames between them do not show in a bar.
+			n := int64(at.Origin.Chunks)
+			job.Units = at.Origin.Frames*int64(k+1)/n - at.Origin.Frames*int64(k)/n
 		}
 		slice.Jobs = append(slice.Jobs, job)
 	}
