@@ -246,11 +246,10 @@ func (b *Backend) explain(err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.As(err, &api) && api.ErrorCode == 10047, // JSStorageResourcesExceededErr
-		errors.As(err, &api) && strings.Contains(api.Description, "no space left"),
+	case errors.As(err, &api) && (api.ErrorCode == 10047 || api.Code == 500), // JSStorageResourcesExceededErr; the store failed
 		errors.Is(err, nats.ErrTimeout), errors.Is(err, context.DeadlineExceeded), errors.Is(err, nats.ErrNoResponders):
 		return myrmidon.WithHint(fmt.Errorf("engine: the queue in %s cannot store: %w", b.cfg.Dir, err),
-			"is its disk full? Free some space, then run: myrmidon runs resume")
+			"is its disk full? Free some space and run myrmidon runs resume, or choose another folder with --state")
 	}
 	return fmt.Errorf("engine: queue in %s: %w", b.cfg.Dir, err)
 }
