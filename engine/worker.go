@@ -390,15 +390,8 @@ func (w *worker) number(job myrmidon.Job, at planSpec, s myrmidon.Slice) ([]myrm
 	}
 	next := at.Next
 	jobs := make([]myrmidon.Job, 0, len(s.Jobs)+len(s.Children)+1)
-	for _, p := range s.Jobs {
-		j := myrmidon.Job{
-			Kind: p.Kind, Run: job.Run, Phase: job.Phase, Shard: job.Shard, First: next, Count: max(p.Count, 1),
-			Attempt: 1, Epoch: job.Epoch, Name: p.Name, Units: p.Units, Spec: p.Spec,
-		}
-		jobs = append(jobs, j)
-		next += j.Count
-		e.Units += p.Units
-	}
+	// Plans go before work: how much there is, is known early, and long jobs do not keep
+	// the other shards waiting.
 	for _, c := range s.Children {
 		if c.ID == RootShard || c.ID == job.Shard {
 			return nil, Event{}, fmt.Errorf("engine: the planner of %s opened shard %d, which is taken", job.Kind, c.ID)
@@ -408,6 +401,15 @@ func (w *worker) number(job myrmidon.Job, at planSpec, s myrmidon.Slice) ([]myrm
 			return nil, Event{}, err
 		}
 		jobs = append(jobs, j)
+	}
+	for _, p := range s.Jobs {
+		j := myrmidon.Job{
+			Kind: p.Kind, Run: job.Run, Phase: job.Phase, Shard: job.Shard, First: next, Count: max(p.Count, 1),
+			Attempt: 1, Epoch: job.Epoch, Name: p.Name, Units: p.Units, Spec: p.Spec,
+		}
+		jobs = append(jobs, j)
+		next += j.Count
+		e.Units += p.Units
 	}
 	e.Next = next
 	for i := range e.Children {

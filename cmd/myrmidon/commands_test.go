@@ -1,0 +1,74 @@
+package main
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+func TestEveryCommandHasAShortTextAndAnExampleThatIsItsOwn(t *testing.T) {
+	a := &app{stdout: new(bytes.Buffer), stderr: new(bytes.Buffer)}
+	a.screen = newScreen(a.stderr)
+	var walk func(c *cobra.Command)
+	seen := 0
+	walk = func(c *cobra.Command) {
+		seen++
+		if c.Short == "" || !strings.Contains(c.Example, c.CommandPath()) {
+			t.Errorf("%s: short %q, example %q: the example must show the command itself", c.CommandPath(), c.Short, c.Example)
+		}
+		for line := range strings.Lines(c.Example) {
+			if !strings.HasPrefix(line, "  ") {
+				t.Errorf("%s: example line %q is not indented", c.CommandPath(), line)
+			}
+		}
+		for _, sub := range c.Commands() {
+			walk(sub)
+		}
+	}
+	walk(a.root())
+	if seen < 12 {
+		t.Fatalf("only %d commands", seen)
+	}
+}
+
+func TestNumbersAreWrittenForPeople(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		0: "0:00", 24 * time.Second: "0:24", 11*time.Second + 600*time.Millisecond: "0:12",
+		83 * time.Minute: "1:23:00", 59*time.Minute + 59*time.Second: "59:59",
+	} {
+		if got := clock(d); got != want {
+			t.Errorf("clock(%v) = %s, want %s", d, got, want)
+		}
+	}
+	for n, want := range map[int64]string{0: "0 B", 999: "999 B", 1000: "1.0 kB", 14_240_000: "14.2 MB", 371_000_000: "371 MB", 5e15: "5000 TB"} {
+		if got := size(n); got != want {
+			t.Errorf("size(%d) = %s, want %s", n, got, want)
+		}
+	}
+	for share, want := range map[float64]string{-1: "[--------------------]", 0.5: "[##########----------]", 2: "[####################]"} {
+		if got := bar(share); got != want {
+			t.Errorf("bar(%v) = %s, want %s", share, got, want)
+		}
+	}
+	if plural(1, "chunk") != "1 chunk" || plural(0, "chunk") != "0 chunks" {
+		t.Error("plural is wrong")
+	}
+}
+
+func TestProgressThatIsNoTerminalIsWrittenNowAndThen(t *testing.T) {
+	var out bytes.Buffer
+	s := newScreen(&out)
+	for range 100 {
+		s.foot("half done")
+	}
+	if got := out.String(); got != "half done\n" {
+		t.Errorf("wrote %q, want one line", got)
+	}
+	s.clear()
+	if strings.Contains(out.String(), "\x1b") {
+		t.Error("escape sequences went to something that is no terminal")
+	}
+}
