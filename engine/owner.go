@@ -221,7 +221,7 @@ func (r *Run) carry(control *controlServer) {
 	if err != nil || state == myrmidon.Cancelled {
 		r.stopKill()
 	}
-	if werr := <-worked; err == nil && !errors.Is(err, ErrInterrupted) {
+	if werr := <-worked; err == nil {
 		err = werr
 	}
 	if state == "" && err == nil {
@@ -277,7 +277,7 @@ func (r *Run) work() error {
 		stale:    r.stale,
 		progress: r.progress,
 	})
-	return w.run(r.drain, r.kill)
+	return w.run(r.drain, r.kill, r.stopKill)
 }
 
 func (r *Run) stale(j myrmidon.Job) bool {
@@ -436,12 +436,16 @@ func (r *Run) finish(state myrmidon.State) error {
 	if err != nil {
 		return err
 	}
+	left := len(parked)
+	if state == myrmidon.Cancelled {
+		left = 0 // told of in the report, but nothing goes on from here
+	}
 	items, size, err := r.writeItems(ctx)
 	if err != nil {
 		return err
 	}
 	r.mu.Lock()
-	r.info.State, r.info.Ended, r.info.Parked = state, time.Now().UTC(), len(parked)
+	r.info.State, r.info.Ended, r.info.Parked = state, time.Now().UTC(), left
 	r.info.ItemsSize, r.info.ItemsSeq = size, r.tracker.seq
 	r.refresh()
 	rep := r.buildReport(items, parked)
@@ -452,7 +456,7 @@ func (r *Run) finish(state myrmidon.State) error {
 	if err := r.dir.writeJSON("report.json", rep); err != nil {
 		return err
 	}
-	if len(parked) > 0 {
+	if left > 0 {
 		if err := r.snapshot(ctx); err != nil {
 			return err
 		}

@@ -91,7 +91,7 @@ func (r *Run) buildReport(items []ItemReport, parked []Parked) *Report {
 		Parked: parked, Outputs: t.output, Error: t.lastErr,
 		Usage: UsageReport{
 			CPU: (t.totals.CPU + r.info.OwnCPU).Seconds(), OwnCPU: r.info.OwnCPU.Seconds(), PeakRSS: r.info.PeakRSS,
-			Read: t.totals.Read, Written: t.totals.Written, Jobs: t.totals.Jobs, Failures: t.totals.Attempts,
+			Read: t.totals.Read, Written: t.totals.Written, Jobs: t.totals.Jobs, Failures: t.totals.Failures,
 		},
 	}
 	for p, ph := range t.phases {

@@ -160,7 +160,7 @@ func (t *tracker) result(e Event) {
 	bad := roaring.BitmapOf(e.Failed...)
 	parked := roaring.BitmapOf(e.Parked...)
 	if !bad.IsEmpty() {
-		t.totals.Attempts++
+		t.totals.Failures++
 		t.lastErr = e.Error
 	}
 	fresh := 0

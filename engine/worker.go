@@ -77,9 +77,16 @@ func newWorker(cfg workerConfig) *worker {
 // run works until drain ends, then waits for the jobs it holds. When kill ends, the
 // handlers' contexts end too, and what they held is left for another worker. The error
 // is one of the backend: without it no work is possible.
-func (w *worker) run(drain, kill context.Context) error {
+//
+// When the backend fails, abort ends the other jobs too: what they do could not be told.
+func (w *worker) run(drain, kill context.Context, abort func()) (err error) {
 	var jobs sync.WaitGroup
-	defer jobs.Wait()
+	defer func() {
+		if err != nil {
+			abort()
+		}
+		jobs.Wait()
+	}()
 	fail := make(chan error, 1)
 	for {
 		select {
