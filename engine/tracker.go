@@ -50,9 +50,9 @@ type shard struct {
 // Totals is what a run used and did, summed over its events: a job that was tried
 // twice counts twice, as it cost twice.
 type Totals struct {
-	Jobs       int64         `json:"jobs"`    // results, successful or not
-	Attempts   int64         `json:"retries"` // results with a failure
-	UnitsTotal int64         `json:"units"`   // of all planned jobs
+	Jobs       int64         `json:"jobs"`     // results, successful or not
+	Failures   int64         `json:"failures"` // results with a failure
+	UnitsTotal int64         `json:"units"`    // of all planned jobs
 	UnitsDone  int64         `json:"units_done"`
 	CPU        time.Duration `json:"cpu_ns"` // of handlers' child processes
 	Read       int64         `json:"read_bytes"`
