@@ -61,7 +61,11 @@ type Video struct {
 	// Keyframes[i] to the very next keyframe in the file, listed or not (0 at the end).
 	Keyframes []int64 `json:"keyframes"`
 	KeyGap    []int64 `json:"key_gap"`
-	BFrames   bool    `json:"b_frames,omitempty"` // has_b_frames > 0: ffmpeg seeks 3/23 s early
+	// LeadIn is the distance in ticks from Start to the first keyframe, where the file
+	// begins between keyframes (a recording of a broadcast) and decoders can give nothing
+	// before that; 0 otherwise.
+	LeadIn  int64 `json:"lead_in,omitempty"`
+	BFrames bool  `json:"b_frames,omitempty"` // has_b_frames > 0: ffmpeg seeks 3/23 s early
 }
 
 // Audio describes an audio stream.

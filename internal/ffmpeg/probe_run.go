@@ -201,7 +201,7 @@ func (s *probeScanner) video(p *Probe, st map[string]string) error {
 	}
 	v.Start, v.End, v.Frames = t.start, t.end, t.frames
 	v.Rate, v.Variable, v.Slots = t.rate, t.variable, t.slots
-	v.Keyframes, v.KeyGap = t.keyframes, t.keyGap
+	v.Keyframes, v.KeyGap, v.LeadIn = t.keyframes, t.keyGap, t.leadIn
 	p.Video = v
 	return nil
 }

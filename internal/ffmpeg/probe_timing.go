@@ -31,6 +31,7 @@ type timing struct {
 	rate                      Rational
 	variable                  bool
 	keyframes, keyGap         []int64
+	leadIn                    int64
 }
 
 // timingHints is what the stream's header says.
@@ -88,7 +89,7 @@ func analyse(stamps []stamp, h timingHints) (timing, error) {
 		t.variable = true
 		t.slots = max(1, end)
 	}
-	t.keyframes, t.keyGap = keyframes(stamps, t.start, h.timeBase)
+	t.keyframes, t.keyGap, t.leadIn = keyframes(stamps, t.start, h.timeBase)
 	return t, nil
 }
 
@@ -259,8 +260,8 @@ func meanRate(frames int, span float64, h timingHints) Rational {
 
 // keyframes lists where decoding may begin; see [Video.Keyframes]. A frame that is
 // not shown counts only if it is the last key before the first that is: where an
-// edit list begins between keyframes, decoding begins there.
-func keyframes(stamps []stamp, start int64, timeBase Rational) (keys, gaps []int64) {
+// edit list begins between keyframes, decoding begins there. leadIn is [Video.LeadIn].
+func keyframes(stamps []stamp, start int64, timeBase Rational) (keys, gaps []int64, leadIn int64) {
 	var all []int64
 	for _, s := range stamps {
 		if s.flags&flagKey == 0 {
@@ -272,6 +273,9 @@ func keyframes(stamps []stamp, start int64, timeBase Rational) (keys, gaps []int
 		case s.flags&flagDiscard == 0:
 			all = append(all, s.pts)
 		}
+	}
+	if len(all) > 0 && all[0] > start {
+		leadIn = all[0] - start
 	}
 	if len(all) == 0 || all[0] > start {
 		all = slices.Insert(all, 0, start) // no key at the start: decoders begin there all the same
@@ -287,5 +291,5 @@ func keyframes(stamps []stamp, start int64, timeBase Rational) (keys, gaps []int
 		}
 		keys, gaps = append(keys, pts), append(gaps, gap)
 	}
-	return keys, gaps
+	return keys, gaps, leadIn
 }

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
+	"os"
 	"strconv"
 	"strings"
 
@@ -27,39 +29,63 @@ func (j *jobContext) explain(ctx context.Context, c Chunk, bad *shortfall) error
 		}
 		return fmt.Errorf("%s: %s: %s of %d", j.source(), j.what(), bad, c.Frames)
 	}
-	missing, first, err := j.locate(ctx, c)
+	missing, first, out, err := locate(ctx, j.w.cfg.Tools, p, j.task.Source, c, j.dir)
+	j.meter.add(out)
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if err != nil || missing == 0 {
-		// The decoder complained of what it could mend, or gave up on the file when it
-		// was told not to mend. Either way the chunk is all that is known of the place.
-		text := fmt.Errorf("%s is damaged between %s and %s: %s", j.source(),
-			clock(p.seconds(c.First)), clock(p.seconds(c.First+c.Frames)), bad.complaint)
-		if err != nil {
-			j.w.log.Debug("the damage could not be located", "source", j.source(), "error", err)
-		}
-		return myrmidon.Permanent(myrmidon.WithHint(text, hintDamaged))
+	if err == nil && missing > 0 {
+		return p.damagedAt(missing, first)
 	}
+	if err != nil {
+		// The decoder gave up when it was told not to mend. The chunk is all that is
+		// known of the place.
+		j.w.log.Debug("the damage could not be located", "source", j.source(), "error", err)
+	}
+	return myrmidon.Permanent(myrmidon.WithHint(fmt.Errorf("%s is damaged between %s and %s: %s", j.source(),
+		clock(p.seconds(c.First)), clock(p.seconds(c.First+c.Frames)), bad.complaint), hintDamaged))
+}
+
+// damagedAt is the error for frames that cannot be decoded.
+func (p *Plan) damagedAt(missing, first int64) error {
 	return myrmidon.Permanent(myrmidon.WithHint(
 		fmt.Errorf("%s is damaged at about %s: %s could not be decoded",
-			j.source(), clock(p.seconds(first)), count(missing, "frame")), hintDamaged))
+			p.Source.Name, clock(math.Round(p.seconds(first))), count(missing, "frame")), hintDamaged))
+}
+
+// settle decides whether a file that ffprobe complained of can be used, by decoding
+// all its pictures: parsers complain of little things, too, that harm nothing. It
+// runs before anything is encoded in vain.
+func settle(ctx context.Context, tools *ffmpeg.Tools, p *Plan, path, tempDir, complaint string, m *meter) (err error) {
+	dir, err := os.MkdirTemp(tempDir, "myrmidon-settle-*")
+	if err != nil {
+		return fmt.Errorf("transcode: make a temporary folder: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	missing, first, out, runErr := locate(ctx, tools, p, path, Chunk{Frames: p.Frames}, dir)
+	m.add(out)
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case runErr == nil && missing > 0:
+		return p.damagedAt(missing, first)
+	case runErr != nil || !p.Input.tolerates(out.Damaged):
+		return myrmidon.Permanent(myrmidon.WithHint(fmt.Errorf("%s is damaged: %s", p.Source.Name, complaint), hintDamaged))
+	}
+	return nil
 }
 
 // locate decodes the chunk without mending and returns how many frames are missing,
 // and the first of them.
-func (j *jobContext) locate(ctx context.Context, c Chunk) (missing, first int64, err error) {
+func locate(ctx context.Context, tools *ffmpeg.Tools, p *Plan, path string, c Chunk, dir string,
+) (missing, first int64, out ffmpeg.Outcome, err error) {
 	seen := &frameList{seen: make([]bool, c.Frames), from: c.First}
 	c.Seek = nil
-	out, err := j.w.cfg.Tools.Run(ctx, ffmpeg.Command{
-		Args:   j.plan.locateArgs(j.task.Source, c),
-		Dir:    j.dir,
-		Stdout: seen,
-		Limits: j.plan.limits(0, 0),
+	out, err = tools.Run(ctx, ffmpeg.Command{
+		Args: p.locateArgs(path, c), Dir: dir, Stdout: seen, Limits: p.limits(0, 0),
 	})
-	j.meter.add(out)
 	if err != nil {
-		return 0, 0, err
+		return 0, 0, out, err
 	}
 	first = -1
 	for i, ok := range seen.seen {
@@ -70,7 +96,7 @@ func (j *jobContext) locate(ctx context.Context, c Chunk) (missing, first int64,
 			}
 		}
 	}
-	return missing, first, nil
+	return missing, first, out, nil
 }
 
 // frameList takes what ffmpeg's framecrc writes, a line a frame: stream, DTS, PTS,

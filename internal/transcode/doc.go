@@ -37,5 +37,6 @@
 // and the default audio stream are used; subtitles and chapters are dropped. The source
 // is a local file. Containers without a reliable index (MPEG-TS and -PS, AVI, FLV, …) are one
 // chunk, because a seek in them does not land on a known frame. Damaged input is an
-// error, never concealed.
+// error, never concealed; only the frames before the first keyframe of a recording are
+// left out.
 package transcode

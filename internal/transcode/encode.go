@@ -171,7 +171,7 @@ func (j *jobContext) runChunk(ctx context.Context, c Chunk) (*shortfall, error) 
 			return s, nil
 		}
 	}
-	if out.Damaged > 0 {
+	if !p.Input.tolerates(out.Damaged) {
 		return &shortfall{complaint: out.Damage[0], damaged: out.Damaged}, nil
 	}
 	return nil, nil

@@ -17,6 +17,9 @@ type Input struct {
 	// Relative takes the first decoded frame as time 0 instead of Start: containers
 	// without an index may hold no presentation times at all.
 	Relative bool `json:"relative,omitempty"`
+	// LeadIn is how many frames before Start cannot be decoded, because a recording
+	// began between keyframes. They are left out.
+	LeadIn int64 `json:"lead_in,omitempty"`
 	// Resample is set where frames do not fall one to a slot of the grid: some are
 	// dropped, others shown longer. Unset, each decoded frame must fill its slot.
 	Resample    bool `json:"resample,omitempty"`
@@ -58,6 +61,30 @@ func newInput(container ffmpeg.Container, v *ffmpeg.Video, rate ffmpeg.Rational)
 	in.Primaries = known(primaries, v.Primaries, guess.primaries)
 	in.Transfer = known(transfers, v.Transfer, guess.transfer)
 	return in
+}
+
+// complaintsPerFrame is how many lines a decoder may print of one frame that it cannot
+// begin with: H.264 has three.
+const complaintsPerFrame = 4
+
+// tolerates reports whether so many complaints of a decoder are no more than those
+// about the lead-in, which are rightful. Frames are counted all the same.
+func (in *Input) tolerates(complaints int) bool {
+	return int64(complaints) <= in.LeadIn*complaintsPerFrame
+}
+
+// withoutLeadIn is v from its first keyframe on, and how many frames that leaves out.
+// Recordings of a broadcast begin anywhere.
+func withoutLeadIn(v *ffmpeg.Video) (*ffmpeg.Video, int64) {
+	lead := slot(v.LeadIn, v.TimeBase, v.Rate)
+	if lead < 1 || lead >= v.Slots {
+		return v, 0
+	}
+	rest := *v
+	rest.Start += v.LeadIn
+	rest.Slots -= lead
+	rest.Frames = max(1, rest.Frames-lead)
+	return &rest, lead
 }
 
 type colours struct{ matrix, primaries, transfer string }

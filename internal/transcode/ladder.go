@@ -18,11 +18,16 @@ type Rendition struct {
 	Profile string  `json:"profile"`
 }
 
+// squareEnough is how far a pixel's aspect may be off 1 to count as square.
+const squareEnough = 0.01
+
 // displaySize is the size at which v is meant to be seen, in square pixels: pixel
 // aspect applied to the width, then rotation.
 func displaySize(v *ffmpeg.Video) (width, height float64) {
 	width, height = float64(v.Width), float64(v.Height)
-	if v.SAR.Num > 0 && v.SAR.Den > 0 {
+	// Rescaled files often carry an aspect a hair off 1 (1281:1280) that comes from
+	// rounding to even sizes. Nobody sees it; following it would resample for nothing.
+	if v.SAR.Num > 0 && v.SAR.Den > 0 && math.Abs(v.SAR.Float()-1) > squareEnough {
 		width *= v.SAR.Float()
 	}
 	if v.Rotation == 90 || v.Rotation == 270 {

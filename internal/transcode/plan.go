@@ -133,10 +133,15 @@ func MakePlan(src Source, container ffmpeg.Container, probe ffmpeg.Probe, produc
 	if p.ID, err = versionID(p); err != nil {
 		return nil, err
 	}
+	v, leadIn := withoutLeadIn(v)
 	p.grid(v, product)
 	width, height := displaySize(v)
 	p.Renditions = Ladder(width, height, product.Rungs)
 	p.Input = newInput(container, v, p.Rate)
+	if leadIn > 0 {
+		// The first decoded frame may be one of those before the keyframe.
+		p.Input.LeadIn, p.Input.Relative = leadIn, false
+	}
 	p.Chunks = p.cut(v, container.Indexed)
 	if a := probe.Audio; a != nil && product.Audio != nil {
 		p.Audio = &AudioPlan{
@@ -161,8 +166,8 @@ func checkSource(probe ffmpeg.Probe) error {
 		return myrmidon.WithHint(errors.New("has no video stream"),
 			"name a file with moving pictures; sound alone is not supported yet")
 	case probe.Damage != "":
-		return myrmidon.WithHint(fmt.Errorf("is damaged: %s", probe.Damage),
-			"fetch or export the file again; nothing was published")
+		return myrmidon.WithHint(fmt.Errorf("is %s", probe.Damage),
+			hintDamaged)
 	case v.Slots < 1 || v.Rate.Num < 1 || v.Rate.Den < 1 || v.TimeBase.Num < 1 || v.TimeBase.Den < 1:
 		return myrmidon.WithHint(errors.New("has no frames that can be timed"),
 			"put it into another container first: ffmpeg -i IN -c copy OUT.mkv")

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"myrmidon"
 	"myrmidon/internal/ffmpeg"
@@ -86,14 +87,14 @@ func newWorker(cfg Config) *worker {
 }
 
 // Inspect plans spec without writing anything: it looks at the source's first bytes,
-// hashes it, probes it and makes the plan.
+// hashes it, probes it and makes the plan. A file that seems damaged is decoded, too.
 func Inspect(ctx context.Context, tools *ffmpeg.Tools, spec Spec) (*Plan, myrmidon.Usage, error) {
 	m := newMeter()
-	p, err := inspect(ctx, tools, spec, m)
+	p, err := inspect(ctx, tools, spec, "", m)
 	return p, m.usage(nil), err
 }
 
-func inspect(ctx context.Context, tools *ffmpeg.Tools, spec Spec, m *meter) (*Plan, error) {
+func inspect(ctx context.Context, tools *ffmpeg.Tools, spec Spec, tempDir string, m *meter) (*Plan, error) {
 	if err := spec.Validate(); err != nil {
 		return nil, err
 	}
@@ -111,7 +112,15 @@ func inspect(ctx context.Context, tools *ffmpeg.Tools, spec Spec, m *meter) (*Pl
 	if err != nil {
 		return nil, err
 	}
-	return MakePlan(src, container, probe, spec.Product, tools.Build)
+	complaint, damaged := strings.CutPrefix(probe.Damage, "damaged: ")
+	if damaged {
+		probe.Damage = ""
+	}
+	p, err := MakePlan(src, container, probe, spec.Product, tools.Build)
+	if err == nil && damaged {
+		err = settle(ctx, tools, p, spec.Source, tempDir, complaint, m)
+	}
+	return p, err
 }
 
 // identify hashes the file at path.
@@ -203,7 +212,7 @@ func (w *worker) start(ctx context.Context, run string, spec Spec, m *meter) (or
 	if err != nil {
 		return o, nil, myrmidon.Permanent(myrmidon.WithHint(fmt.Errorf("transcode: %w", err), "check the path"))
 	}
-	p, err := inspect(ctx, w.cfg.Tools, spec, m)
+	p, err := inspect(ctx, w.cfg.Tools, spec, w.cfg.TempDir, m)
 	if err != nil {
 		return o, nil, err
 	}
