@@ -45,7 +45,8 @@ type Video struct {
 	End      int64    `json:"end"`       // PTS of the last shown frame plus its duration, ticks
 	Frames   int64    `json:"frames"`    // frames to be shown, counted packet by packet
 	// Rate is the frame rate of the grid: exact for constant rates (24000/1001), else
-	// the nearest usual rate to the mean. Variable is set when frames do not fall one
+	// the usual rate nearest to the mean or to the median gap, whichever is faster, 60 at
+	// most. Variable is set when frames do not fall one
 	// to a grid slot, and when the last frame is too short for its slot or lasts nobody
 	// knows how long: the fps filter may then give the last slot or not.
 	Rate     Rational `json:"rate"`

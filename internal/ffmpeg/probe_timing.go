@@ -69,7 +69,7 @@ func analyse(stamps []stamp, h timingHints) (timing, error) {
 	}
 	rate, constant := constantRate(shown, h)
 	if !constant {
-		rate = meanRate(len(shown), span, h)
+		rate = typicalRate(shown, h)
 	}
 	t.rate = rate
 	duration := int64(last.duration)
@@ -239,19 +239,29 @@ func fits(shown []int64, rate, timeBase Rational) bool {
 	return true
 }
 
-// meanRate snaps the mean rate of frames over span seconds to the nearest usual one
-// that is at most 60.
-func meanRate(frames int, span float64, h timingHints) Rational {
-	mean := 25.0
-	switch {
-	case frames > 1 && span > 0:
-		mean = float64(frames-1) / span
+// typicalRate is the usual rate, 60 at most, that is nearest to the mean rate or to that
+// of the median gap, whichever is higher: a phone that leaves out frames in the dark has a
+// mean of 27 but films at 30, and a slower grid would drop frames that are there.
+func typicalRate(shown []int64, h timingHints) Rational {
+	rate := 25.0
+	n := len(shown)
+	switch span := float64(shown[n-1]-shown[0]) * h.timeBase.Float(); {
+	case n > 1 && span > 0:
+		gaps := make([]int64, 0, n-1)
+		for i, pts := range shown[1:] {
+			gaps = append(gaps, pts-shown[i])
+		}
+		slices.Sort(gaps)
+		rate = float64(n-1) / span
+		if median := gaps[len(gaps)/2]; median > 0 {
+			rate = max(rate, 1/(float64(median)*h.timeBase.Float()))
+		}
 	case firstValid(h.mean, h.real).Num > 0:
-		mean = firstValid(h.mean, h.real).Float()
+		rate = firstValid(h.mean, h.real).Float()
 	}
 	best, distance := Rational{25, 1}, math.Inf(1)
 	for _, r := range usualRates {
-		if d := math.Abs(math.Log(r.Float() / mean)); r.Float() <= 60 && d < distance {
+		if d := math.Abs(math.Log(r.Float() / rate)); r.Float() <= 60 && d < distance {
 			best, distance = r, d
 		}
 	}

@@ -56,8 +56,8 @@ func (p *Plan) damagedAt(missing, first int64) error {
 // settle decides whether a file that ffprobe complained of can be used, by decoding
 // all its pictures: parsers complain of little things, too, that harm nothing. It
 // runs before anything is encoded in vain.
-func settle(ctx context.Context, tools *ffmpeg.Tools, p *Plan, path, tempDir, complaint string, m *meter) (err error) {
-	dir, err := os.MkdirTemp(tempDir, "myrmidon-settle-*")
+func settle(ctx context.Context, tools *ffmpeg.Tools, p *Plan, path string, temp tempDir, complaint string, m *meter) (err error) {
+	dir, err := temp.make()
 	if err != nil {
 		return fmt.Errorf("transcode: make a temporary folder: %w", err)
 	}

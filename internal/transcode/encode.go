@@ -77,9 +77,17 @@ func (w *worker) item(ctx context.Context, job myrmidon.Job,
 	return j.result(job, j.made), err
 }
 
+// tempDir makes private folders below base ("" is the system's) that name their run, so
+// that whoever takes the run up can remove what a killed process left.
+type tempDir struct{ base, run string }
+
+func (t tempDir) make() (string, error) {
+	return os.MkdirTemp(t.base, "myrmidon-"+filepath.Base(t.run)+"-*")
+}
+
 // inTempDir calls use with a private folder that is removed afterwards.
 func (w *worker) inTempDir(job myrmidon.Job, use func(dir string) error) (err error) {
-	dir, err := os.MkdirTemp(w.cfg.TempDir, "myrmidon-"+filepath.Base(job.Run)+"-*")
+	dir, err := tempDir{w.cfg.TempDir, job.Run}.make()
 	if err != nil {
 		return myrmidon.WithHint(fmt.Errorf("transcode: make a temporary folder: %w", err),
 			"free space there, or point TMPDIR to another folder")

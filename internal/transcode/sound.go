@@ -34,10 +34,10 @@ func (j *jobContext) encodeSound(ctx context.Context) (*renditionResult, error) 
 		Limits: p.limits(p.Duration()+3600, p.Audio.Bitrate),
 	})
 	j.meter.add(out)
-	if err != nil {
+	if err != nil && (out.Damaged == 0 || ctx.Err() != nil || myrmidon.IsPermanent(err)) {
 		return nil, err
 	}
-	if out.Damaged > 0 {
+	if out.Damaged > 0 { // also where ffmpeg gave up because nearly all of it is
 		return nil, myrmidon.Permanent(myrmidon.WithHint(
 			fmt.Errorf("it is damaged: %s (%s)", out.Damage[0], count(int64(out.Damaged), "complaint")), hintDamaged))
 	}

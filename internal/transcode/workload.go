@@ -90,11 +90,11 @@ func newWorker(cfg Config) *worker {
 // hashes it, probes it and makes the plan. A file that seems damaged is decoded, too.
 func Inspect(ctx context.Context, tools *ffmpeg.Tools, spec Spec) (*Plan, myrmidon.Usage, error) {
 	m := newMeter()
-	p, err := inspect(ctx, tools, spec, "", m)
+	p, err := inspect(ctx, tools, spec, tempDir{run: "plan"}, m)
 	return p, m.usage(nil), err
 }
 
-func inspect(ctx context.Context, tools *ffmpeg.Tools, spec Spec, tempDir string, m *meter) (*Plan, error) {
+func inspect(ctx context.Context, tools *ffmpeg.Tools, spec Spec, temp tempDir, m *meter) (*Plan, error) {
 	if err := spec.Validate(); err != nil {
 		return nil, err
 	}
@@ -118,7 +118,7 @@ func inspect(ctx context.Context, tools *ffmpeg.Tools, spec Spec, tempDir string
 	}
 	p, err := MakePlan(src, container, probe, spec.Product, tools.Build)
 	if err == nil && damaged {
-		err = settle(ctx, tools, p, spec.Source, tempDir, complaint, m)
+		err = settle(ctx, tools, p, spec.Source, temp, complaint, m)
 	}
 	return p, err
 }
@@ -212,7 +212,7 @@ func (w *worker) start(ctx context.Context, run string, spec Spec, m *meter) (or
 	if err != nil {
 		return o, nil, myrmidon.Permanent(myrmidon.WithHint(fmt.Errorf("transcode: %w", err), "check the path"))
 	}
-	p, err := inspect(ctx, w.cfg.Tools, spec, w.cfg.TempDir, m)
+	p, err := inspect(ctx, w.cfg.Tools, spec, tempDir{w.cfg.TempDir, run}, m)
 	if err != nil {
 		return o, nil, err
 	}
