@@ -60,8 +60,8 @@ type Video struct {
 	// before Start where an edit list begins between keyframes.
 	// NextKeyframe gaps matter for seeking: KeyGap[i] is the distance in ticks from
 	// Keyframes[i] to the very next keyframe in the file, listed or not (0 at the end).
-	Keyframes []int64 `json:"keyframes"`
-	KeyGap    []int64 `json:"key_gap"`
+	Keyframes []int64 `json:"keyframes,omitempty"`
+	KeyGap    []int64 `json:"key_gap,omitempty"`
 	// LeadIn is the distance in ticks from Start to the first keyframe, where the file
 	// begins between keyframes (a recording of a broadcast) and decoders can give nothing
 	// before that; 0 otherwise.

@@ -65,6 +65,9 @@ type Plan struct {
 	Chunks     []Chunk     `json:"chunks"`
 	Audio      *AudioPlan  `json:"audio,omitempty"`
 
+	// Probe is what was known of the source, without its list of keyframes.
+	Probe ffmpeg.Probe `json:"probe"`
+
 	// CPU is the estimate of the whole run's CPU time, seconds.
 	CPU float64 `json:"cpu_estimate"`
 }
@@ -154,6 +157,10 @@ func MakePlan(src Source, container ffmpeg.Container, probe ffmpeg.Probe, produc
 		}
 	}
 	p.CPU = estimate(p, v)
+	p.Probe = probe
+	brief := *v
+	brief.Keyframes, brief.KeyGap = nil, nil
+	p.Probe.Video = &brief
 	return p, nil
 }
 

@@ -301,6 +301,8 @@ type Summary struct {
 	Segments    int      `json:"segments"`
 	Estimate    Estimate `json:"estimate"`
 	FFmpegBuild string   `json:"ffmpeg_build"`
+	// Probe is what was known of the source, without its list of keyframes.
+	Probe ffmpeg.Probe `json:"probe"`
 }
 
 // Summary describes p.
@@ -311,7 +313,7 @@ func (p *Plan) Summary() Summary {
 		Rate: rateText(p.Rate.Float()), Duration: p.Duration(),
 		Chunks: len(p.Chunks), AudioItems: p.Items() - len(p.Chunks),
 		Frames: p.Frames, Segments: p.Segments,
-		Estimate: p.Estimate(), FFmpegBuild: p.Build,
+		Estimate: p.Estimate(), FFmpegBuild: p.Build, Probe: p.Probe,
 	}
 	for _, r := range p.Renditions {
 		s.Renditions = append(s.Renditions, r.Name)
