@@ -79,16 +79,25 @@ func settle(ctx context.Context, tools *ffmpeg.Tools, p *Plan, path string, temp
 // and the first of them.
 func locate(ctx context.Context, tools *ffmpeg.Tools, p *Plan, path string, c Chunk, dir string,
 ) (missing, first int64, out ffmpeg.Outcome, err error) {
-	seen := &frameList{seen: make([]bool, c.Frames), from: c.First}
+	seen := make([]bool, c.Frames)
+	lines := &frameLines{take: func(fields []string) {
+		if len(fields) < 3 {
+			return
+		}
+		pts, err := strconv.ParseInt(fields[2], 10, 64)
+		if i := pts - c.First; err == nil && i >= 0 && i < c.Frames {
+			seen[i] = true
+		}
+	}}
 	c.Seek = nil
 	out, err = tools.Run(ctx, ffmpeg.Command{
-		Args: p.locateArgs(path, c), Dir: dir, Stdout: seen, Limits: p.limits(0, 0),
+		Args: p.locateArgs(path, c), Dir: dir, Stdout: lines, Limits: p.limits(0, 0),
 	})
 	if err != nil {
 		return 0, 0, out, err
 	}
 	first = -1
-	for i, ok := range seen.seen {
+	for i, ok := range seen {
 		if !ok {
 			missing++
 			if first < 0 {
@@ -99,17 +108,16 @@ func locate(ctx context.Context, tools *ffmpeg.Tools, p *Plan, path string, c Ch
 	return missing, first, out, nil
 }
 
-// frameList takes what ffmpeg's framecrc writes, a line a frame: stream, DTS, PTS,
-// duration, size, checksum.
-type frameList struct {
+// frameLines takes what ffmpeg's framecrc writes, a line a frame: stream, DTS, PTS,
+// duration, size, checksum. Its fields, without space around them, go to take.
+type frameLines struct {
 	line []byte
-	from int64
-	seen []bool
+	take func(fields []string)
 }
 
 var errLongLine = errors.New("framecrc wrote a line of more than 4 KiB")
 
-func (l *frameList) Write(b []byte) (int, error) {
+func (l *frameLines) Write(b []byte) (int, error) {
 	n := len(b)
 	for {
 		part, rest, ended := bytes.Cut(b, []byte("\n"))
@@ -120,11 +128,12 @@ func (l *frameList) Write(b []byte) (int, error) {
 		if !ended {
 			return n, nil
 		}
-		if fields := strings.Split(string(l.line), ","); len(fields) > 2 {
-			pts, err := strconv.ParseInt(strings.TrimSpace(fields[2]), 10, 64)
-			if i := pts - l.from; err == nil && i >= 0 && i < int64(len(l.seen)) {
-				l.seen[i] = true
+		if !bytes.HasPrefix(l.line, []byte("#")) { // a header
+			fields := strings.Split(string(l.line), ",")
+			for i := range fields {
+				fields[i] = strings.TrimSpace(fields[i])
 			}
+			l.take(fields)
 		}
 		l.line, b = l.line[:0], rest
 	}

@@ -1,7 +1,6 @@
 package transcode
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -11,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 
 	"myrmidon"
 	"myrmidon/internal/ffmpeg"
@@ -197,7 +195,12 @@ func (j *jobContext) verifyByDecoding(ctx context.Context, r *itemResult) error 
 		args = append(args, "-c:v", "wrapped_avframe")
 	}
 	args = append(args, "-f", "framecrc", "pipe:1")
-	lines := &lineCounter{counts: make([]int64, len(want))}
+	counts := make([]int64, len(want))
+	lines := &frameLines{take: func(fields []string) {
+		if i, err := strconv.Atoi(fields[0]); err == nil && i >= 0 && i < len(counts) {
+			counts[i]++
+		}
+	}}
 	out, err := j.w.cfg.Tools.Run(ctx, ffmpeg.Command{
 		Args: args, Dir: j.dir, Stdout: lines, Limits: j.plan.limits(0, 0),
 	})
@@ -212,39 +215,14 @@ func (j *jobContext) verifyByDecoding(ctx context.Context, r *itemResult) error 
 		name := r.Renditions[i].Name
 		if sound {
 			// The decoder drops the encoder's priming: one packet of it, or two.
-			if got := lines.counts[i]; got > n || got < n-2 {
+			if got := counts[i]; got > n || got < n-2 {
 				return &badOutput{fmt.Errorf("%s: %d of %d packets decode", name, got, n)}
 			}
 			continue
 		}
-		if lines.counts[i] != n {
-			return &badOutput{fmt.Errorf("%s: %d of %d frames decode", name, lines.counts[i], n)}
+		if counts[i] != n {
+			return &badOutput{fmt.Errorf("%s: %d of %d frames decode", name, counts[i], n)}
 		}
 	}
 	return nil
-}
-
-// lineCounter counts the lines that framecrc writes for each stream.
-type lineCounter struct {
-	line   []byte
-	counts []int64
-}
-
-func (l *lineCounter) Write(b []byte) (int, error) {
-	n := len(b)
-	for {
-		part, rest, ended := bytes.Cut(b, []byte("\n"))
-		if len(l.line)+len(part) > 4096 {
-			return 0, errLongLine
-		}
-		l.line = append(l.line, part...)
-		if !ended {
-			return n, nil
-		}
-		stream, _, _ := strings.Cut(string(l.line), ",")
-		if i, err := strconv.Atoi(strings.TrimSpace(stream)); err == nil && i >= 0 && i < len(l.counts) {
-			l.counts[i]++
-		}
-		l.line, b = l.line[:0], rest
-	}
 }
