@@ -146,8 +146,9 @@ func (p *Plan) audioArgs(path string) []string {
 	if a.Channels == 1 {
 		layout = "mono"
 	}
-	filter := fmt.Sprintf("[0:%d]asetpts=PTS+(%d),aresample=%d:async=1:first_pts=0,"+
-		"aformat=sample_fmts=fltp:channel_layouts=%s[a]", a.Stream, a.Shift, a.SampleRate, layout)
+	// A filter's TB is a sample, whatever the container counts in.
+	filter := fmt.Sprintf("[0:%d]asetpts=round(PTS-(%d/%d)/TB),aresample=%d:async=1:first_pts=0,"+
+		"aformat=sample_fmts=fltp:channel_layouts=%s[a]", a.Stream, a.Origin.Num, a.Origin.Den, a.SampleRate, layout)
 	args := []string{"-filter_threads", "1", "-filter_complex_threads", "1"}
 	args = append(args, p.reader(path, nil)...)
 	return append(args,

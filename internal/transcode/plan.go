@@ -86,13 +86,13 @@ type Chunk struct {
 // AudioPlan says how the audio rendition is made.
 type AudioPlan struct {
 	Stream int `json:"stream"` // index in the file
-	// Shift is added to the source's time stamps, in its ticks, so that the first
-	// picture is shown at 0.
-	Shift      int64  `json:"shift"`
-	SampleRate int    `json:"sample_rate"` // Hz, of the output
-	Channels   int    `json:"channels"`    // of the output
-	Bitrate    int    `json:"bitrate"`     // kbit/s
-	Language   string `json:"language,omitempty"`
+	// Origin is when the first picture is shown, seconds of the source's own time: time 0
+	// of the stream.
+	Origin     ffmpeg.Rational `json:"origin"`
+	SampleRate int             `json:"sample_rate"` // Hz, of the output
+	Channels   int             `json:"channels"`    // of the output
+	Bitrate    int             `json:"bitrate"`     // kbit/s
+	Language   string          `json:"language,omitempty"`
 }
 
 // SegmentSeconds is how long a full segment lasts.
@@ -149,7 +149,7 @@ func MakePlan(src Source, container ffmpeg.Container, probe ffmpeg.Probe, produc
 	if a := probe.Audio; a != nil && product.Audio != nil {
 		p.Audio = &AudioPlan{
 			Stream:     a.Index,
-			Shift:      -rescale(v.Start, v.TimeBase, a.TimeBase),
+			Origin:     reduce(ffmpeg.Rational{Num: v.Start * v.TimeBase.Num, Den: v.TimeBase.Den}),
 			SampleRate: product.Audio.SampleRate,
 			Channels:   product.Audio.Channels,
 			Bitrate:    product.Audio.Bitrate,

@@ -242,18 +242,20 @@ func TestSoundIsInStepToTheSample(t *testing.T) {
 	const seconds = 6
 	tests := []struct {
 		name  string
+		file  string // its ending names the container, and so what time is counted in
 		args  []string
 		shift int // samples by which the sound begins after the first picture
 	}{
-		{"together", join(lavfi("320x180", "24", seconds), tone(seconds, "mono")), 0},
-		{"sound half a second later", join(lavfi("320x180", "24", seconds), []string{"-itsoffset", "0.5"}, tone(seconds-0.5, "mono")), 24000},
-		{"sound a quarter of a second before", join([]string{"-itsoffset", "0.25"}, lavfi("320x180", "24", seconds), tone(seconds, "mono"), []string{"-fps_mode", "passthrough"}), -12000},
-		{"sound goes on after the pictures", join(lavfi("320x180", "24", 3), tone(seconds, "mono")), 0},
+		{"together", "a.mov", join(lavfi("320x180", "24", seconds), tone(seconds, "mono")), 0},
+		{"sound half a second later", "a.mov", join(lavfi("320x180", "24", seconds), []string{"-itsoffset", "0.5"}, tone(seconds-0.5, "mono")), 24000},
+		{"sound a quarter of a second before, milliseconds", "a.mkv", join([]string{"-itsoffset", "0.25"}, lavfi("320x180", "24", seconds), tone(seconds, "mono"), []string{"-fps_mode", "passthrough"}), -12000},
+		{"sound a quarter of a second before", "a.mov", join([]string{"-itsoffset", "0.25"}, lavfi("320x180", "24", seconds), tone(seconds, "mono"), []string{"-fps_mode", "passthrough"}), -12000},
+		{"sound goes on after the pictures", "a.mov", join(lavfi("320x180", "24", 3), tone(seconds, "mono")), 0},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			source := clip(t, "a.mov", join(tt.args, fast("-bf", "2"), pcm)...)
+			source := clip(t, tt.file, join(tt.args, fast("-bf", "2"), pcm)...)
 			product := small()
 			product.Audio.Channels = 1
 			b := newBench(t)
