@@ -3,6 +3,9 @@
 
 GO      ?= go
 FUZZTIME ?= 20s
+# Tests start programs that go knows nothing of (ffmpeg, Chromium, the command itself),
+# so an "ok" of yesterday is not kept.
+TESTFLAGS ?= -count=1
 # PACKAGES narrows what test, race, bench and cover run on.
 PACKAGES ?= ./...
 
@@ -31,13 +34,14 @@ demo: ## install, build and transcode a real clip; CLIP=path takes yours
 test: ## run every test, on the built program, in ffmpeg and in a browser
 	@scripts/setup.sh test
 	@$(MAKE) --no-print-directory build
-	$(GO) test $(PACKAGES)
+	$(GO) test $(TESTFLAGS) $(PACKAGES)
 
 .PHONY: check
 check: ## what CI runs before the tests: format, vet, lint, tidy, cross-builds, race
 	@$(MAKE) --no-print-directory lint
 	$(GO) mod tidy -diff
 	$(GO) -C tools mod tidy -diff
+	$(GO) -C testdata/outside mod tidy -diff
 	GOOS=darwin GOARCH=arm64 $(BUILD) ./...
 	GOOS=linux GOARCH=arm64 $(BUILD) ./...
 	@$(MAKE) --no-print-directory race
@@ -49,7 +53,7 @@ build: ## build bin/myrmidon, static and stamped with its version
 .PHONY: race
 race: ## run the tests with the race detector (but for the browser's)
 	@scripts/setup.sh check
-	CGO_ENABLED=1 $(GO) test -race $$($(GO) list $(PACKAGES) | grep -v '$(UNRACED)')
+	CGO_ENABLED=1 $(GO) test -race $(TESTFLAGS) $$($(GO) list $(PACKAGES) | grep -v '$(UNRACED)')
 
 .PHONY: fuzz
 fuzz: ## run each fuzz target for FUZZTIME (20s)
@@ -84,7 +88,7 @@ bench: ## run the Go benchmarks
 cover: ## run every test and write out/cover.html
 	@scripts/setup.sh test
 	@mkdir -p out
-	$(GO) test -coverpkg=./... -coverprofile=out/cover.out $(PACKAGES)
+	$(GO) test $(TESTFLAGS) -coverpkg=./... -coverprofile=out/cover.out $(PACKAGES)
 	$(GO) tool cover -html=out/cover.out -o out/cover.html
 	@$(GO) tool cover -func=out/cover.out | tail -n 1
 

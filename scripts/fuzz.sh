@@ -10,6 +10,7 @@ go=${GO:-go}
 fuzztime=${1:-20s}
 
 # One "package target" a line: targets are found in the files that go builds.
+# shellcheck disable=SC2016 # the dollars are the template's
 targets=$("$go" list -f '{{$p := .}}{{range .TestGoFiles}}{{$p.ImportPath}} {{$p.Dir}}/{{.}}
 {{end}}{{range .XTestGoFiles}}{{$p.ImportPath}} {{$p.Dir}}/{{.}}
 {{end}}' ./... | while read -r package file; do

@@ -42,7 +42,15 @@ old_ffmpeg() {
 }
 
 check_go() {
-	have go || die "Go 1.26 or later is missing: install it from https://go.dev/dl (1.21 or later will do: it fetches 1.26 by itself), and run this again"
+	remedy="install it from https://go.dev/dl (with 1.21 or later go fetches 1.26 by itself), and run this again"
+	have go || die "Go 1.26 or later is missing: $remedy"
+	# In this folder go answers as the toolchain that go.mod asks for.
+	release=$(go env GOVERSION) || die "go does not run here: see above"
+	minor=${release#go1.}
+	minor=${minor%%[!0-9]*}
+	case $release in
+	go1.*) [ "${minor:-0}" -ge 26 ] || die "$(command -v go) is $release; 1.26 or later is needed: $remedy" ;;
+	esac
 }
 
 check_ffmpeg() {
