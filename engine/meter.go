@@ -54,8 +54,10 @@ func (m *Meter) take(r *Run) time.Duration {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.settle()
-	d := m.active[r]
-	m.active[r] = 0
+	d, ok := m.active[r]
+	if ok { // a run that has left takes no share from the others
+		m.active[r] = 0
+	}
 	return d
 }
 

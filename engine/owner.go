@@ -106,25 +106,28 @@ func Start(ctx context.Context, dir *RunDir, cfg RunConfig) (*Run, error) {
 		r.cfg.Meter.leave(r)
 		return nil, err
 	}
-	var control *controlServer
-	if err = r.recover(ctx); err == nil && cfg.RetryParked {
-		_, err = r.Retry(cfg.RetryIDs...)
-	}
-	if err == nil {
-		control, err = r.listen()
-	}
-	if err != nil {
-		r.cfg.Meter.leave(r)
-		return nil, errors.Join(err, r.backend.Close())
-	}
+	r.drain, r.stopDrain = context.WithCancel(context.WithoutCancel(ctx))
+	r.kill, r.stopKill = context.WithCancel(context.WithoutCancel(ctx))
 	r.info.Owner = dir.owner()
 	r.info.Paused = false
 	if r.info.State.Ended() || r.info.State == "" {
 		r.info.State = myrmidon.Running
 		r.info.Ended = time.Time{}
 	}
-	r.drain, r.stopDrain = context.WithCancel(context.WithoutCancel(ctx))
-	r.kill, r.stopKill = context.WithCancel(context.WithoutCancel(ctx))
+	var control *controlServer
+	if err = r.recover(ctx); err == nil && cfg.RetryParked {
+		_, err = r.Retry(cfg.RetryIDs...)
+	}
+	// From here on another process may ask for anything: the run is whole.
+	if err == nil {
+		control, err = r.listen()
+	}
+	if err != nil {
+		r.stopDrain()
+		r.stopKill()
+		r.cfg.Meter.leave(r)
+		return nil, errors.Join(err, r.backend.Close())
+	}
 	go r.carry(control)
 	return r, nil
 }
@@ -202,9 +205,12 @@ func (r *Run) carry(control *controlServer) {
 	readCtx, stopReading := context.WithCancel(context.Background())
 	failed := make(chan error, 2)
 	parts.Go(func() {
-		failed <- r.backend.Read(readCtx, r.info.ID, r.tracker.seq, true, func(seq uint64, e Event) error {
+		failed <- r.backend.Read(readCtx, r.info.ID, r.trackerSeq(), true, func(seq uint64, e Event) error {
 			r.mu.Lock()
 			defer r.mu.Unlock()
+			if seq <= r.tracker.seq {
+				return nil // lateEnd was faster; usage counts once
+			}
 			err := r.tracker.apply(seq, e)
 			if e.Type == EventPlanned && e.Shard == RootShard && int(e.Phase) == r.starting {
 				r.starting = -1
@@ -428,11 +434,11 @@ func (r *Run) end(state myrmidon.State, err error) {
 	r.mu.Unlock()
 }
 
-// finish writes the evidence and the report, frees the queue and only then calls the run
-// ended: a crash in between ends it again.
-func (r *Run) finish(state myrmidon.State) error {
+// finish writes the evidence and the report, calls the run ended and frees the queue. A
+// crash or an error before run.json says so leaves the run to be ended again.
+func (r *Run) finish(state myrmidon.State) (err error) {
 	ctx := context.Background()
-	parked, err := listParked(ctx, r.backend, r.info.ID)
+	parked, err := r.stillParked(ctx)
 	if err != nil {
 		return err
 	}
@@ -445,6 +451,15 @@ func (r *Run) finish(state myrmidon.State) error {
 		return err
 	}
 	r.mu.Lock()
+	before := r.info
+	defer func() {
+		if err != nil && r.report == nil {
+			r.mu.Lock()
+			r.info.State, r.info.Ended, r.info.Parked = before.State, before.Ended, before.Parked
+			r.info.ItemsSize, r.info.ItemsSeq = before.ItemsSize, before.ItemsSeq
+			r.mu.Unlock()
+		}
+	}()
 	r.info.State, r.info.Ended, r.info.Parked = state, time.Now().UTC(), left
 	r.info.ItemsSize, r.info.ItemsSeq = size, r.tracker.seq
 	r.refresh()
@@ -513,8 +528,11 @@ func (r *Run) Done() <-chan struct{} { return r.done }
 
 // Drain stops handing out jobs; those under way end. The run can be resumed.
 func (r *Run) Drain() {
+	r.mu.Lock()
 	r.stopDrain()
 	r.gate.Set(false)
+	r.info.Paused = false
+	r.mu.Unlock()
 	r.wake()
 }
 
@@ -533,10 +551,15 @@ func (r *Run) Cancel() {
 	r.Kill()
 }
 
-// Pause stops the run where it is, with its processes stopped, or lets it go on.
+// Pause stops the run where it is, with its processes stopped, or lets it go on. A run
+// that is stopping or ending cannot be paused: its jobs under way must come to their end.
 func (r *Run) Pause(on bool) error {
-	r.gate.Set(on)
 	r.mu.Lock()
+	if on && (r.ending || r.drain.Err() != nil) {
+		r.mu.Unlock()
+		return fmt.Errorf("run %s is stopping already", r.info.ID)
+	}
+	r.gate.Set(on)
 	r.info.Paused = on
 	r.rate = rate{}
 	r.mu.Unlock()

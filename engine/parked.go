@@ -89,27 +89,30 @@ func (r *Run) Retry(ids ...string) (int, error) {
 	for batch := range slices.Chunk(all, MaxSliceJobs) {
 		event := Event{Type: EventRetried, Run: r.info.ID, Time: time.Now().UTC(), Epoch: epoch}
 		var jobs []myrmidon.Job
+		var taken []string
 		for _, p := range batch {
 			j := p.Job
 			if !r.tracker.refail(&j) {
-				continue
+				continue // its event is on its way, or its items are done: see stillParked
 			}
+			taken = append(taken, p.ID)
 			j.Epoch, j.Attempt = epoch, 1
 			jobs = append(jobs, j)
 			j.Spec = nil
 			event.Jobs = append(event.Jobs, j)
 		}
-		if len(jobs) > 0 {
-			if err := r.backend.EnqueueSlice(ctx, jobs, event, Cursor{}); err != nil {
-				return stored, err
-			}
-			if err := r.tracker.apply(0, event); err != nil {
-				return stored, err
-			}
-			stored += len(jobs)
+		if len(jobs) == 0 {
+			continue
 		}
-		for _, p := range batch {
-			if err := r.backend.Unset(ctx, parkedPrefix(r.info.ID)+p.ID); err != nil {
+		if err := r.backend.EnqueueSlice(ctx, jobs, event, Cursor{}); err != nil {
+			return stored, err
+		}
+		if err := r.tracker.apply(0, event); err != nil {
+			return stored, err
+		}
+		stored += len(jobs)
+		for _, id := range taken {
+			if err := r.backend.Unset(ctx, parkedPrefix(r.info.ID)+id); err != nil {
 				return stored, err
 			}
 		}
@@ -155,6 +158,29 @@ func (r *Run) Drop(ids ...string) (int, error) {
 		}
 	}
 	return len(all), nil
+}
+
+// stillParked lists what is parked and forgets entries whose items are done: those of a
+// job whose worker died after it had parked them and before its event was stored, and of a
+// retry that died before it removed them.
+func (r *Run) stillParked(ctx context.Context) ([]Parked, error) {
+	all, err := listParked(ctx, r.backend, r.info.ID)
+	if err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var left []Parked
+	for _, p := range all {
+		if r.tracker.refail(&p.Job) {
+			left = append(left, p)
+			continue
+		}
+		if err := r.backend.Unset(ctx, parkedPrefix(r.info.ID)+p.ID); err != nil {
+			return nil, err
+		}
+	}
+	return left, nil
 }
 
 // ParkedJobs are the parked jobs of a run that has no owner.

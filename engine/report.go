@@ -98,8 +98,13 @@ func (r *Run) buildReport(items []ItemReport, parked []Parked) *Report {
 		st := t.phase(p)
 		rep.Phases = append(rep.Phases, PhaseReport{Name: ph.Name, Ran: st.started, Counts: st.counts})
 	}
-	if rep.State == myrmidon.Succeeded {
+	switch {
+	case rep.State == myrmidon.Succeeded:
 		rep.Error = nil // what failed was done in a later attempt; items tell
+	case len(parked) > 0:
+		// The last error may be of an item that was done later, and a snapshot does not
+		// hold it: what is parked is the cause.
+		rep.Error = &parked[0].Reason
 	}
 	if rep.Items == nil {
 		rep.Items = []ItemReport{}

@@ -419,7 +419,7 @@ func TestPauseHandsOutNothingUntilItEnds(t *testing.T) {
 	select {
 	case name := <-c.held:
 		t.Errorf("%s began in a paused run", name)
-	case <-time.After(3 * 200 * time.Millisecond):
+	case <-time.After(1500 * time.Millisecond): // longer than a pull waits
 	}
 	check(t, control.Pause(t.Context(), false))
 	wait(t, r, myrmidon.Succeeded)

@@ -193,7 +193,8 @@ func (s *State) ids() ([]string, error) {
 }
 
 // List returns what is known of each run, oldest first. A folder that cannot be read is
-// in problems, and does not hide the others.
+// in problems, and does not hide the others. One without run.json is passed over: its run
+// is being made or forgotten this moment, or its maker was killed before it began.
 func (s *State) List() (infos []Info, problems []error, err error) {
 	ids, err := s.ids()
 	if err != nil {
@@ -201,6 +202,9 @@ func (s *State) List() (infos []Info, problems []error, err error) {
 	}
 	for _, id := range ids {
 		info, err := s.dirOf(id).Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
 		if err != nil {
 			problems = append(problems, err)
 			continue
@@ -222,6 +226,9 @@ func (d *RunDir) Info() (Info, error) {
 	}
 	if err := json.Unmarshal(data, &info); err != nil {
 		return info, myrmidon.WithHint(fmt.Errorf("state: %s: %w", d.Path("run.json"), err), "the file was changed by hand or by another program; delete its folder to forget the run")
+	}
+	if info.ID != d.ID {
+		return info, myrmidon.WithHint(fmt.Errorf("state: %s is not of run %s but of %q", d.Path("run.json"), d.ID, info.ID), "the file was changed by hand or by another program; delete its folder to forget the run")
 	}
 	info.Live = d.lock != nil || d.owned()
 	return info, nil
@@ -330,7 +337,8 @@ func (d *RunDir) Abandon() error {
 	if info.State.Ended() {
 		return fmt.Errorf("run %s has ended: %s", d.ID, info.State)
 	}
-	info.State, info.Ended = myrmidon.Cancelled, time.Now().UTC()
+	// A run that was retried and then killed still names what its former end parked.
+	info.State, info.Ended, info.Parked = myrmidon.Cancelled, time.Now().UTC(), 0
 	if err := d.save(info); err != nil {
 		return err
 	}

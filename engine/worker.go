@@ -26,7 +26,7 @@ const (
 	backoffMax      = 5 * time.Minute
 	// idleWait is how long one pull of fresh jobs waits. Retries are looked for between
 	// two of them, so it bounds how late a retry starts on an idle worker.
-	idleWait = 200 * time.Millisecond
+	idleWait = time.Second
 )
 
 // Slots bounds the jobs that run at once. Workers of several runs may share one.
@@ -63,6 +63,21 @@ type worker struct {
 	kinds map[string]myrmidon.Kind
 	long  bool
 	pulls atomic.Uint64
+	held  sync.Map // of heldKey: jobs whose handlers run
+}
+
+// heldKey names one attempt of a job.
+type heldKey struct {
+	run                                 string
+	phase, shard, first, attempt, epoch uint32
+}
+
+func heldKeyOf(j myrmidon.Job) heldKey {
+	k := heldKey{j.Run, j.Phase, j.Shard, j.First, j.Attempt, j.Epoch}
+	if len(j.Only) > 0 {
+		k.first = j.Only[0]
+	}
+	return k
 }
 
 func newWorker(cfg workerConfig) *worker {
@@ -179,6 +194,13 @@ func (w *worker) do(kill context.Context, d Delivery) error {
 	if w.stale(job) {
 		return d.Ack(store)
 	}
+	key := heldKeyOf(job)
+	if _, twice := w.held.LoadOrStore(key, true); twice {
+		// Its lease ended while this process slept (Ctrl-Z, a closed lid). The handler that
+		// has it extends the lease again, and acknowledges it after its event.
+		return nil
+	}
+	defer w.held.Delete(key)
 	res, err := w.handle(kill, d)
 	if kill.Err() != nil && err != nil {
 		// Not the job's failure: it stops with us and counts no attempt.

@@ -222,9 +222,9 @@ func (a *app) printJSON(v any) {
 func (c *carrier) explainEnd(rep *engine.Report) {
 	switch {
 	case rep.State == myrmidon.Cancelled:
-		fmt.Fprintf(c.stderr, "myrmidon: run %s was cancelled: %s\n", rep.ID, rep.Title)
+		fmt.Fprintf(c.stderr, "myrmidon: run %s was cancelled: %s\n", rep.ID, plain(rep.Title))
 	case rep.Error != nil:
-		fmt.Fprintf(c.stderr, "myrmidon: %s\n", rep.Error.Message)
+		fmt.Fprintf(c.stderr, "myrmidon: %s\n", plainLines(rep.Error.Message))
 		if rep.Error.Hint != "" {
 			fmt.Fprintf(c.stderr, "  %s\n", rep.Error.Hint)
 		}
@@ -232,7 +232,7 @@ func (c *carrier) explainEnd(rep *engine.Report) {
 			fmt.Fprintf(c.stderr, "  run %s: %s parked; when the cause is gone: myrmidon runs retry %s\n", rep.ID, plural(len(rep.Parked), "job"), rep.ID)
 		}
 	default:
-		fmt.Fprintf(c.stderr, "myrmidon: run %s failed: %s\n", rep.ID, rep.Title)
+		fmt.Fprintf(c.stderr, "myrmidon: run %s failed: %s\n", rep.ID, plain(rep.Title))
 	}
 }
 
@@ -240,6 +240,10 @@ func (c *carrier) explainEnd(rep *engine.Report) {
 func (c *carrier) verdict() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if left := c.total - len(c.reports) - len(c.errs); c.stopped > 0 && left > 0 {
+		fmt.Fprintf(c.stderr, "myrmidon: stopped before %s of %d began\n  repeat the command to go on: what is finished is found again\n", plural(left, "input"), c.total)
+		return &exitError{status: exitInterrupted}
+	}
 	good, bad := 0, 0
 	for _, r := range c.reports {
 		switch r.State {
@@ -262,9 +266,6 @@ func (c *carrier) verdict() error {
 		bad++
 	}
 	switch {
-	case c.stopped > 0 && good+bad < c.total:
-		fmt.Fprintf(c.stderr, "myrmidon: stopped before %s of %d began\n", plural(c.total-good-bad, "input"), c.total)
-		return &exitError{status: exitInterrupted}
 	case bad == 0:
 		return nil
 	case good == 0:
@@ -285,7 +286,10 @@ func (c *carrier) signals() int {
 // handleSignals drains at the first signal and ends at the second.
 func (c *carrier) handleSignals() (stop func()) {
 	in := make(chan os.Signal, 4)
-	signal.Notify(in, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	signal.Notify(in, os.Interrupt, syscall.SIGTERM)
+	if !signal.Ignored(syscall.SIGHUP) { // under nohup the work outlives the terminal
+		signal.Notify(in, syscall.SIGHUP)
+	}
 	done := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -319,7 +323,11 @@ func (c *carrier) watch(ctx context.Context) {
 	if c.quiet {
 		return
 	}
-	tick := time.NewTicker(250 * time.Millisecond)
+	every := 250 * time.Millisecond
+	if !c.screen.live() {
+		every = time.Second // a line each ten seconds
+	}
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
 		select {

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"myrmidon/engine"
 )
 
 func TestEveryCommandHasAShortTextAndAnExampleThatIsItsOwn(t *testing.T) {
@@ -55,6 +57,43 @@ func TestNumbersAreWrittenForPeople(t *testing.T) {
 	}
 	if plural(1, "chunk") != "1 chunk" || plural(0, "chunk") != "0 chunks" {
 		t.Error("plural is wrong")
+	}
+}
+
+func TestRunKeepsTheDurabilityItWasBegunWithUnlessAnotherIsAskedFor(t *testing.T) {
+	for _, c := range []struct {
+		name        string
+		asked, want string
+	}{{"a run of level second goes on as second", "", "second"}, {"a level that is asked for wins", "process", "process"}} {
+		t.Run(c.name, func(t *testing.T) {
+			a := &app{stdout: new(bytes.Buffer), stderr: new(bytes.Buffer)}
+			a.screen = newScreen(a.stderr)
+			resume, _, err := a.root().Find([]string{"runs", "resume"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.asked != "" {
+				if err := resume.ParseFlags([]string{"--durability", c.asked}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := a.prepare(resume, nil); err != nil {
+				t.Fatal(err)
+			}
+			a.keepDurability(engine.Info{Durability: "second"})
+			if a.durability != c.want {
+				t.Errorf("durability %s, want %s", a.durability, c.want)
+			}
+		})
+	}
+}
+
+func TestNamesFromOutsideCannotSteerTheTerminal(t *testing.T) {
+	if got, want := plain("a\x1b[31m\nrun b\u009b.mp4 日本"), "a?[31m?run b?.mp4 日本"; got != want {
+		t.Errorf("plain wrote %q, want %q", got, want)
+	}
+	if got, want := plainLines("one\ntwo\a"), "one\ntwo?"; got != want {
+		t.Errorf("plainLines wrote %q, want %q", got, want)
 	}
 }
 

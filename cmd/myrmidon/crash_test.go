@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -268,8 +269,14 @@ func (s *shop) settledOrphans() (pids []string) {
 // start starts a transcode and returns once chunks are being encoded.
 func (s *shop) start(run string) (*exec.Cmd, *bytes.Buffer) {
 	s.t.Helper()
-	before := s.encodes()
 	c := s.transcode(run)
+	return c, s.await(c)
+}
+
+// await starts a command and returns its output once something is being encoded.
+func (s *shop) await(c *exec.Cmd) *bytes.Buffer {
+	s.t.Helper()
+	before := s.encodes()
 	out := new(bytes.Buffer)
 	c.Stdout, c.Stderr = out, out
 	if err := c.Start(); err != nil {
@@ -277,7 +284,7 @@ func (s *shop) start(run string) (*exec.Cmd, *bytes.Buffer) {
 	}
 	for deadline := time.Now().Add(20 * time.Second); ; {
 		if s.encodes() > before {
-			return c, out
+			return out
 		}
 		if time.Now().After(deadline) {
 			s.t.Fatalf("nothing is encoded: %s", out)
@@ -337,6 +344,55 @@ func TestSignalsDrainThenEnd(t *testing.T) {
 	}
 	if o := s.settledOrphans(); len(o) > 0 {
 		t.Errorf("ffmpeg is left: %v", o)
+	}
+}
+
+func TestSignalLeavesNoRunsOfInputsThatWereNotBegun(t *testing.T) {
+	s := newShop(t, 48)
+	film, err := os.ReadFile(s.film)
+	if err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"transcode", "--to", filepath.Join(s.dir, "out"), "--product", "small.yaml", "-q"}
+	for i := range 12 {
+		path := filepath.Join(s.dir, fmt.Sprintf("film%d.mp4", i))
+		if err := os.WriteFile(path, film, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		args = append(args, path)
+	}
+	c := s.command("many", args...)
+	out := s.await(c)
+	if err := c.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if got := status(c.Wait()); got != exitInterrupted || !strings.Contains(out.String(), "of 12 began\n  repeat the command") {
+		t.Errorf("status %d, want %d and what was not begun\n%s", got, exitInterrupted, out)
+	}
+	state, err := engine.OpenState(filepath.Join(s.dir, "many", "state"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	infos, _, err := state.List()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Two slots carry three runs; one more is in hand and one may have ended.
+	if len(infos) > 6 {
+		t.Errorf("%d runs are left of 12 inputs, want those that were begun", len(infos))
+	}
+}
+
+func TestRunUnderNohupOutlivesItsTerminal(t *testing.T) {
+	signal.Ignore(syscall.SIGHUP) // as nohup does; children inherit it
+	defer signal.Reset(syscall.SIGHUP)
+	s := newShop(t, 24)
+	c, out := s.start("nohup")
+	if err := c.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	if got := status(c.Wait()); got != 0 || !strings.Contains(out.String(), "verified 288/288 frames") {
+		t.Errorf("status %d after an ignored SIGHUP, want 0 and the whole film\n%s", got, out)
 	}
 }
 

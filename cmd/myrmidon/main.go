@@ -14,6 +14,8 @@ import (
 	"os"
 	"runtime"
 	"strings"
+	"sync"
+	"unicode"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -62,6 +64,8 @@ type app struct {
 	json       bool
 	quiet      bool
 	logLevel   string
+
+	durabilityGiven bool // by flag or environment
 }
 
 func main() {
@@ -72,12 +76,20 @@ func main() {
 // run is main without the process: arguments in, exit status out.
 func (a *app) run(ctx context.Context, args []string) int {
 	a.screen = newScreen(a.stderr)
+	out := &firstError{w: a.stdout}
+	a.stdout = out
 	root := a.root()
 	root.SetArgs(args)
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
 	err := root.ExecuteContext(ctx)
 	a.screen.clear()
+	if werr := out.error(); werr != nil && !errors.Is(err, werr) {
+		a.complain(fmt.Errorf("write the results: %w", werr))
+		if err == nil {
+			return exitFailed
+		}
+	}
 	if err == nil {
 		return 0
 	}
@@ -89,7 +101,7 @@ func (a *app) run(ctx context.Context, args []string) int {
 		return exit.status
 	}
 	a.complain(err)
-	if strings.HasPrefix(err.Error(), "unknown command") {
+	if strings.HasPrefix(err.Error(), "unknown command") { // cobra's, without a type
 		return exitUsage
 	}
 	return exitFailed
@@ -97,11 +109,38 @@ func (a *app) run(ctx context.Context, args []string) int {
 
 // complain prints an error and what to do about it.
 func (a *app) complain(err error) {
-	a.screen.clear()
-	fmt.Fprintf(a.stderr, "myrmidon: %v\n", err)
+	text := "myrmidon: " + plainLines(err.Error()) + "\n"
 	if h := myrmidon.Hint(err); h != "" {
-		fmt.Fprintf(a.stderr, "  %s\n", h)
+		text += "  " + plainLines(h) + "\n"
 	}
+	fmt.Fprint(a.screen, text)
+}
+
+// firstError remembers the first write that failed, so that results which nobody got do
+// not end as a success.
+type firstError struct {
+	w io.Writer
+
+	mu  sync.Mutex
+	err error
+}
+
+func (f *firstError) Write(p []byte) (int, error) {
+	n, err := f.w.Write(p)
+	if err != nil {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if f.err == nil {
+			f.err = err
+		}
+	}
+	return n, err
+}
+
+func (f *firstError) error() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.err
 }
 
 func (a *app) root() *cobra.Command {
@@ -152,7 +191,9 @@ func (a *app) prepare(c *cobra.Command, _ []string) error {
 	var problem error
 	c.Flags().VisitAll(func(f *pflag.Flag) {
 		name := "MYRMIDON_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
-		if v, ok := os.LookupEnv(name); ok && !f.Changed && problem == nil {
+		// An empty variable is as good as none: that is what a compose file makes of one
+		// that is not set.
+		if v := os.Getenv(name); v != "" && !f.Changed && problem == nil {
 			if err := c.Flags().Set(f.Name, v); err != nil {
 				problem = usage(fmt.Errorf("%s=%q in the environment: %w", name, v, err))
 			}
@@ -173,8 +214,29 @@ func (a *app) prepare(c *cobra.Command, _ []string) error {
 		if _, err := jetstream.ParseDurability(a.durability); err != nil {
 			return usage(err)
 		}
+		a.durabilityGiven = c.Flags().Changed("durability")
 	}
 	return nil
+}
+
+// plain makes a name that came from outside fit a line of a terminal: control characters,
+// which could move the cursor or pretend to be another line, become question marks.
+func plain(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return '?'
+		}
+		return r
+	}, s)
+}
+
+// plainLines is plain for a text of several lines, as joined errors are.
+func plainLines(s string) string {
+	lines := strings.Split(s, "\n")
+	for i := range lines {
+		lines[i] = plain(lines[i])
+	}
+	return strings.Join(lines, "\n")
 }
 
 // state opens the folder of runs.

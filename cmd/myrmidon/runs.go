@@ -67,7 +67,7 @@ func (a *app) completeRuns(_ *cobra.Command, in []string, _ string) ([]string, c
 	}
 	out := []string{"latest\tthe newest run"}
 	for _, i := range infos {
-		out = append(out, i.ID+"\t"+i.Standing()+" "+i.Title)
+		out = append(out, i.ID+"\t"+i.Standing()+" "+plain(i.Title))
 	}
 	return out, cobra.ShellCompDirectiveNoFileComp
 }
@@ -97,7 +97,7 @@ func (a *app) listRuns() error {
 		for i := len(infos) - 1; i >= 0; i-- {
 			r := infos[i]
 			fmt.Fprintf(w, "%s\t%s\t%s\t%d/%d\t%d\t%s\n", r.ID, r.Created.Format(time.DateTime), r.Standing(),
-				r.Counts.Done, r.Counts.Planned, r.Counts.Failed, r.Title)
+				r.Counts.Done, r.Counts.Planned, r.Counts.Failed, plain(r.Title))
 		}
 		if err := w.Flush(); err != nil {
 			return err
@@ -153,7 +153,7 @@ func (a *app) runsShow() *cobra.Command {
 
 func (a *app) showInfo(i engine.Info) {
 	fmt.Fprintf(a.stdout, "run      %s  %s\n", i.ID, i.Workload)
-	fmt.Fprintf(a.stdout, "what     %s\n", i.Title)
+	fmt.Fprintf(a.stdout, "what     %s\n", plain(i.Title))
 	state := i.Standing()
 	if i.Phase != "" && !i.State.Ended() {
 		state += ", phase " + i.Phase
@@ -166,7 +166,7 @@ func (a *app) showInfo(i engine.Info) {
 	fmt.Fprintf(a.stdout, "items    %d of %d done, %d failed\n", i.Counts.Done, i.Counts.Planned, i.Counts.Failed)
 	fmt.Fprintf(a.stdout, "used     %.1f CPU-s, peak %s\n", (i.Totals.CPU + i.OwnCPU).Seconds(), size(i.PeakRSS))
 	if i.LastError != "" {
-		fmt.Fprintf(a.stdout, "error    %s\n", i.LastError)
+		fmt.Fprintf(a.stdout, "error    %s\n", plainLines(i.LastError))
 		if i.Hint != "" {
 			fmt.Fprintf(a.stdout, "         %s\n", i.Hint)
 		}
@@ -178,8 +178,13 @@ func (a *app) showInfo(i engine.Info) {
 
 func (a *app) showReport(d *engine.RunDir, info engine.Info) error {
 	rep, err := d.Report()
-	if errors.Is(err, os.ErrNotExist) && info.State == myrmidon.Cancelled {
-		a.showInfo(info) // cancelled while nobody carried it
+	if errors.Is(err, os.ErrNotExist) && info.State == myrmidon.Cancelled || err == nil && rep.State != info.State {
+		// It was cancelled while nobody carried it: there is no report, or one of a former end.
+		if a.json {
+			a.printJSON(standing{info, info.Standing()})
+			return nil
+		}
+		a.showInfo(info)
 		return nil
 	}
 	if err != nil {
@@ -198,7 +203,7 @@ func (a *app) showReport(d *engine.RunDir, info engine.Info) error {
 	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "PHASE\tITEM\tSTATE\tTRIES\tBYTES\tCPU\tERROR")
 	for _, it := range rep.Items {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%.1f s\t%s\n", it.Phase, it.Name, it.State, it.Attempts, size(it.Bytes), it.CPU, it.LastError)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%.1f s\t%s\n", it.Phase, it.Name, it.State, it.Attempts, size(it.Bytes), it.CPU, plain(it.LastError))
 	}
 	if err := w.Flush(); err != nil {
 		return err
@@ -217,10 +222,33 @@ func (a *app) runsResume() *cobra.Command {
 			if info.Live && info.Paused {
 				return d.Control().Pause(ctx, false)
 			}
+			if info.State == myrmidon.Succeeded {
+				return a.tellAgain(d, info)
+			}
 			return a.takeUp(ctx, d, info, false, nil)
 		}, cobra.ExactArgs(1))
 	a.runFlags(c.Flags())
 	return c
+}
+
+// tellAgain prints what came of a run that has succeeded already: its owner may have been
+// killed between the run's end and the line that tells of it.
+func (a *app) tellAgain(d *engine.RunDir, info engine.Info) error {
+	rep, err := d.Report()
+	if err != nil {
+		return err
+	}
+	if a.json {
+		a.printJSON(rep)
+		return nil
+	}
+	fmt.Fprintf(a.screen, "myrmidon: run %s has succeeded already\n", d.ID)
+	if p := present(info.Workload, nil); p != nil {
+		for _, line := range p.Result(rep) {
+			fmt.Fprintln(a.stdout, line)
+		}
+	}
+	return nil
 }
 
 // takeUp carries a run that has no owner.
@@ -228,6 +256,7 @@ func (a *app) takeUp(ctx context.Context, d *engine.RunDir, info engine.Info, re
 	if err := d.Lock(); err != nil {
 		return err
 	}
+	a.keepDurability(info)
 	c, err := a.carrier(ctx, info.Workload)
 	if err != nil {
 		return errors.Join(err, d.Unlock())
@@ -237,6 +266,14 @@ func (a *app) takeUp(ctx context.Context, d *engine.RunDir, info engine.Info, re
 	tasks <- task{d, retry, ids}
 	close(tasks)
 	return c.carry(ctx, tasks)
+}
+
+// keepDurability makes the level that a run was begun with hold for what comes after,
+// unless another one is asked for.
+func (a *app) keepDurability(info engine.Info) {
+	if !a.durabilityGiven && info.Durability != "" {
+		a.durability = info.Durability
+	}
 }
 
 func (a *app) runsRetry() *cobra.Command {
@@ -282,7 +319,9 @@ func (a *app) runsCancel() *cobra.Command {
 			if !errors.Is(err, engine.ErrNoOwner) {
 				return err
 			}
-			if err := d.Lock(); err != nil {
+			if err := d.Lock(); errors.Is(err, engine.ErrOwned) {
+				return myrmidon.WithHint(fmt.Errorf("%w, which has not begun with it", err), "try again when it has: myrmidon runs shows where it stands")
+			} else if err != nil {
 				return err
 			}
 			return errors.Join(d.Abandon(), d.Unlock())
@@ -356,6 +395,8 @@ func (a *app) parkedCommand() *cobra.Command {
 		Long: `What could not be done after its attempts, or never can be, is parked with its reason:
 nothing is dropped silently.`,
 		Example: "  myrmidon parked list\n  myrmidon parked retry latest",
+		Args:    args(cobra.NoArgs), // a mistyped subcommand is an error
+		RunE:    func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	list := &cobra.Command{
 		Use: "list [RUN]", Short: "List what is parked, of one run or of all", Example: "  myrmidon parked list latest",
@@ -447,7 +488,7 @@ func (a *app) listParked(ctx context.Context, in []string) error {
 			if rows++; rows == 1 {
 				fmt.Fprintln(w, "RUN\tPARKED\tWHAT\tWHEN\tREASON")
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", d.ID, p.ID, strings.TrimSpace(p.Job.Kind+" "+p.Job.Name), p.Time.Format(time.DateTime), p.Reason.Message)
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", d.ID, p.ID, strings.TrimSpace(p.Job.Kind+" "+p.Job.Name), p.Time.Format(time.DateTime), plain(p.Reason.Message))
 		}
 	}
 	return w.Flush()

@@ -32,6 +32,9 @@ func newScreen(w io.Writer) *screen {
 	return s
 }
 
+// live reports whether the foot can be redrawn.
+func (s *screen) live() bool { return s.fd >= 0 }
+
 // foot shows line at the foot of the screen.
 func (s *screen) foot(line string) {
 	s.mu.Lock()

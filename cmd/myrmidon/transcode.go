@@ -124,6 +124,9 @@ func (a *app) transcode(ctx context.Context, f transcodeFlags, files []string) e
 	go func() {
 		defer close(tasks)
 		for _, s := range specs {
+			if c.signals() > 0 {
+				return // a run that nobody will carry need not be
+			}
 			d, err := a.createRun(state, s, f.to)
 			if err != nil {
 				problem <- err
@@ -253,7 +256,7 @@ func (c *carrier) dryRun(ctx context.Context, specs []transcode.Spec) error {
 
 // header is the line that tells what a run will do.
 func header(s transcode.Summary) string {
-	line := fmt.Sprintf("%s  %dx%d  %s fps  %s   ->  hls %s   %s", s.Source, s.Width, s.Height, s.Rate,
+	line := fmt.Sprintf("%s  %dx%d  %s fps  %s   ->  hls %s   %s", plain(s.Source), s.Width, s.Height, s.Rate,
 		clock(time.Duration(s.Duration*float64(time.Second))), strings.Join(s.Renditions, " "), plural(s.Chunks, "chunk"))
 	if s.AudioItems > 0 {
 		line += fmt.Sprintf(", %d audio", s.AudioItems)
