@@ -48,8 +48,9 @@ type Run struct {
 
 	drain, kill         context.Context
 	stopDrain, stopKill context.CancelFunc
-	changed             chan struct{} // the tracker moved; capacity 1
+	changed, nudge      chan struct{} // the tracker moved; capacity 1
 	began               time.Time
+	held                sync.Map // see workerConfig
 
 	mu        sync.Mutex
 	info      Info
@@ -98,7 +99,7 @@ func Start(ctx context.Context, dir *RunDir, cfg RunConfig) (*Run, error) {
 	}
 	r := &Run{
 		cfg: cfg, dir: dir, info: info, began: time.Now(), starting: -1, log: cfg.Log.With("run", info.ID),
-		changed: make(chan struct{}, 1), done: make(chan struct{}), inflight: make(map[inflightKey]inflight),
+		changed: make(chan struct{}, 1), nudge: make(chan struct{}, 1), done: make(chan struct{}), inflight: make(map[inflightKey]inflight),
 		tracker: newTracker(info.ID, cfg.Workload.Phases), activeAt: info.Active, cpuBefore: info.OwnCPU,
 	}
 	r.cfg.Meter.join(r)
@@ -212,6 +213,9 @@ func (r *Run) carry(control *controlServer) {
 				return nil // lateEnd was faster; usage counts once
 			}
 			err := r.tracker.apply(seq, e)
+			if e.Type == EventResult && e.Job != nil {
+				r.held.Delete(heldKeyOf(*e.Job))
+			}
 			if e.Type == EventPlanned && e.Shard == RootShard && int(e.Phase) == r.starting {
 				r.starting = -1
 			}
@@ -267,11 +271,24 @@ func (r *Run) trackerSeq() uint64 {
 	return r.tracker.seq
 }
 
-// wake tells steer that the tracker moved.
+// wake tells steer that the tracker moved, and an idle worker that there may be work.
 func (r *Run) wake() {
+	for _, c := range []chan struct{}{r.changed, r.nudge} {
+		select {
+		case c <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// idle waits until the tracker moves: jobs are stored together with an event.
+func (r *Run) idle(ctx context.Context) {
+	timer := time.NewTimer(idleWait)
+	defer timer.Stop()
 	select {
-	case r.changed <- struct{}{}:
-	default:
+	case <-ctx.Done():
+	case <-r.nudge:
+	case <-timer.C:
 	}
 }
 
@@ -282,6 +299,8 @@ func (r *Run) work() error {
 		spec:     func(string) (json.RawMessage, error) { return r.info.Spec, nil },
 		stale:    r.stale,
 		progress: r.progress,
+		held:     &r.held,
+		idle:     r.idle,
 	})
 	return w.run(r.drain, r.kill, r.stopKill)
 }

@@ -24,8 +24,8 @@ const (
 	defaultAttempts = 3
 	backoffBase     = time.Second
 	backoffMax      = 5 * time.Minute
-	// idleWait is how long one pull of fresh jobs waits. Retries are looked for between
-	// two of them, so it bounds how late a retry starts on an idle worker.
+	// idleWait is how long a worker without work waits unless something happens in its
+	// run: it bounds how late a retry starts.
 	idleWait = time.Second
 )
 
@@ -48,8 +48,13 @@ type workerConfig struct {
 	// progress is told of each running job: with an amount while it runs, with done
 	// when it has ended.
 	progress func(job myrmidon.Job, a myrmidon.Amount, done bool)
-	lease    time.Duration
-	log      *slog.Logger
+	// held are the attempts (heldKey) whose handlers run, or whose events the tracker has
+	// not seen yet; whoever feeds the tracker removes those.
+	held *sync.Map
+	// idle waits until there may be work, idleWait at most.
+	idle  func(context.Context)
+	lease time.Duration
+	log   *slog.Logger
 }
 
 // worker pulls jobs and runs their handlers.
@@ -63,7 +68,6 @@ type worker struct {
 	kinds map[string]myrmidon.Kind
 	long  bool
 	pulls atomic.Uint64
-	held  sync.Map // of heldKey: jobs whose handlers run
 }
 
 // heldKey names one attempt of a job.
@@ -125,7 +129,9 @@ func (w *worker) run(drain, kill context.Context, abort func()) (err error) {
 			return err
 		}
 		if len(ds) == 0 {
+			// Without the slot: another run of this process may have work for it.
 			<-w.slots
+			w.idle(drain)
 			continue
 		}
 		jobs.Go(func() {
@@ -153,28 +159,19 @@ func (w *worker) lastError(fail chan error, jobs *sync.WaitGroup) error {
 	}
 }
 
-// pull takes jobs for one slot: one where jobs are long, else a handful. Every second
-// pull looks at the retries first; each falls back to the other kind.
+// pull takes jobs for one slot, without waiting: one where jobs are long, else a handful.
+// Every second pull looks at the retries first; each falls back to the other kind.
 func (w *worker) pull(ctx context.Context) ([]Delivery, error) {
-	n := 16
+	req := PullRequest{N: 16, Retries: w.pulls.Add(1)%2 == 0}
 	if w.long {
-		n = 1
+		req.N = 1
 	}
-	if w.pulls.Add(1)%2 == 0 {
-		ds, err := w.backend.Pull(ctx, PullRequest{N: n, Retries: true})
-		if len(ds) > 0 || err != nil {
-			return ds, err
-		}
-	}
-	ds, err := w.backend.Pull(ctx, PullRequest{N: n})
+	ds, err := w.backend.Pull(ctx, req)
 	if len(ds) > 0 || err != nil {
 		return ds, err
 	}
-	ds, err = w.backend.Pull(ctx, PullRequest{N: n, Retries: true})
-	if len(ds) > 0 || err != nil {
-		return ds, err
-	}
-	return w.backend.Pull(ctx, PullRequest{N: n, Wait: idleWait})
+	req.Retries = !req.Retries
+	return w.backend.Pull(ctx, req)
 }
 
 // do carries one delivery to its end. A non-nil error means that the backend failed.
@@ -200,13 +197,14 @@ func (w *worker) do(kill context.Context, d Delivery) error {
 		// has it extends the lease again, and acknowledges it after its event.
 		return nil
 	}
-	defer w.held.Delete(key)
 	res, err := w.handle(kill, d)
 	if kill.Err() != nil && err != nil {
 		// Not the job's failure: it stops with us and counts no attempt.
+		w.held.Delete(key)
 		return d.Release(store)
 	}
 	if err := w.settle(store, job, res, err); err != nil {
+		w.held.Delete(key)
 		return err
 	}
 	return d.Ack(store)
@@ -259,10 +257,11 @@ func (w *worker) keep(ctx context.Context, cancel context.CancelFunc, d Delivery
 // then the event. The next attempt is stored before the event that tells of this one:
 // a crash between them costs a second try, never the item.
 func (w *worker) settle(ctx context.Context, job myrmidon.Job, res myrmidon.Result, err error) error {
-	failed, parked, failure := w.judge(job, res, err)
 	if n := len(res.Output); n > myrmidon.MaxJobSpec {
-		return fmt.Errorf("engine: %s returned an output of %d bytes, at most %d fit an event", job.Kind, n, myrmidon.MaxJobSpec)
+		err = myrmidon.Permanent(fmt.Errorf("%s returned an output of %d bytes, at most %d fit an event", job.Kind, n, myrmidon.MaxJobSpec))
+		res.Output = nil
 	}
+	failed, parked, failure := w.judge(job, res, err)
 	if len(parked) > 0 {
 		p := job
 		p.Only = parked

@@ -69,14 +69,10 @@ type Config struct {
 }
 
 const (
-	runsStream  = "RUNS"
-	retryStream = "RETRY"
-	blobBucket  = "BLOBS"
-	consumer    = "workers"
-	// maxDeliver only catches jobs that kill their process: failures that a handler
-	// reports come back as new messages.
-	maxDeliver = 20
-
+	runsStream      = "RUNS"
+	retryStream     = "RETRY"
+	blobBucket      = "BLOBS"
+	consumer        = "workers"
 	notBeforeHeader = "Myrmidon-Not-Before"
 	startTimeout    = 20 * time.Second
 	// requestTimeout bounds one exchange with the embedded server; longer means that it
@@ -200,7 +196,7 @@ func (b *Backend) renew(ctx context.Context, s jetstream.Stream, filter string) 
 		FilterSubject: filter,
 		AckPolicy:     jetstream.AckExplicitPolicy,
 		AckWait:       b.cfg.Lease,
-		MaxDeliver:    maxDeliver,
+		MaxDeliver:    -1, // deliveries are not attempts: a pause or a sleeping machine costs some
 		MaxAckPending: -1, // workers bound what they hold; a bound here would let delayed jobs stop all
 		DeliverPolicy: jetstream.DeliverAllPolicy,
 	}
