@@ -212,7 +212,7 @@ func chooseVersion(asked, needed int) (int, error) {
 		return needed, nil
 	}
 	if asked < needed {
-		return 0, fmt.Errorf("Version: %d does not allow what the playlist holds, which needs %d", asked, needed)
+		return 0, fmt.Errorf("field Version: %d does not allow what the playlist holds, which needs %d", asked, needed)
 	}
 	return asked, nil
 }
@@ -220,11 +220,11 @@ func chooseVersion(asked, needed int) (int, error) {
 // microseconds returns the duration as it is written.
 func (s *Segment) microseconds() (int64, error) {
 	if !(s.Duration > 0 && s.Duration <= maxDuration) { // NaN, too
-		return 0, fmt.Errorf("Duration: %g s is no duration", s.Duration)
+		return 0, fmt.Errorf("field Duration: %g s is no duration", s.Duration)
 	}
 	us := int64(math.Round(s.Duration * 1e6))
 	if us == 0 {
-		return 0, fmt.Errorf("Duration: %g s is less than a microsecond", s.Duration)
+		return 0, fmt.Errorf("field Duration: %g s is less than a microsecond", s.Duration)
 	}
 	return us, nil
 }

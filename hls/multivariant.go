@@ -153,7 +153,7 @@ func (m *Multivariant) append(b []byte) ([]byte, error) {
 	}
 	for i := range m.IFrames {
 		if b, err = m.IFrames[i].append(b, groups); err != nil {
-			return nil, fmt.Errorf("I-frame variant %d: %w", i, err)
+			return nil, fmt.Errorf("variant of I-frames %d: %w", i, err)
 		}
 	}
 	return b, nil
@@ -207,15 +207,15 @@ func (m *Multivariant) groups() (map[group]bool, error) {
 // check says what the fields of r may not be together.
 func (r *Rendition) check() error {
 	if r.Group == "" {
-		return fmt.Errorf("Group: %w", errEmpty)
+		return fmt.Errorf("field Group: %w", errEmpty)
 	}
 	if r.Name == "" {
-		return fmt.Errorf("Name: %w", errEmpty)
+		return fmt.Errorf("field Name: %w", errEmpty)
 	}
 	captions := r.Type == ClosedCaptions
 	switch {
 	case r.Type != Audio && r.Type != Video && r.Type != Subtitles && !captions:
-		return fmt.Errorf("Type: %q is none", r.Type)
+		return fmt.Errorf("field Type: %q is none", r.Type)
 	case captions && r.URI != "":
 		return errors.New("URI: closed captions have none")
 	case r.Type == Subtitles && r.URI == "":
@@ -225,7 +225,7 @@ func (r *Rendition) check() error {
 	case captions && !validInstream(r.InstreamID):
 		return fmt.Errorf("InstreamID: %q is not CC1 to CC4 or SERVICE1 to SERVICE63", r.InstreamID)
 	case r.Forced && r.Type != Subtitles:
-		return errors.New("Forced: only subtitles can be")
+		return errors.New("field Forced: only subtitles can be")
 	case r.BitDepth < 0 || r.SampleRate < 0:
 		return fmt.Errorf("BitDepth %d, SampleRate %d: negative", r.BitDepth, r.SampleRate)
 	}
@@ -281,7 +281,7 @@ func (r *Rendition) append(b []byte) ([]byte, error) {
 // bandwidth writes BANDWIDTH and AVERAGE-BANDWIDTH.
 func (a *attributes) bandwidth(peak, average int64) {
 	if peak <= 0 {
-		a.fail(fmt.Errorf("Bandwidth: %d bits a second is none", peak))
+		a.fail(fmt.Errorf("field Bandwidth: %d bits a second is none", peak))
 	}
 	a.integer("BANDWIDTH", peak)
 	if average < 0 || average > peak {

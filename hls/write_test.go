@@ -47,14 +47,20 @@ func ladder() *hls.Multivariant {
 			{Type: hls.ClosedCaptions, Group: "cc", Name: "CC", InstreamID: "CC1"},
 		},
 		Variants: []hls.Variant{
-			{Bandwidth: 5_600_000, AverageBandwidth: 4_961_234, Codecs: "avc1.640028,mp4a.40.2", Resolution: hls.Resolution{Width: 1920, Height: 1080},
-				FrameRate: 24000.0 / 1001, VideoRange: hls.SDR, Audio: "audio", Subtitles: "subs", ClosedCaptions: "cc", URI: "a1b2/1080p/media.m3u8"},
-			{Bandwidth: 900_000, Codecs: "avc1.64001e,mp4a.40.2", Resolution: hls.Resolution{Width: 640, Height: 360},
-				FrameRate: 24, Audio: "audio", URI: "a1b2/360p/media.m3u8"},
+			{
+				Bandwidth: 5_600_000, AverageBandwidth: 4_961_234, Codecs: "avc1.640028,mp4a.40.2", Resolution: hls.Resolution{Width: 1920, Height: 1080},
+				FrameRate: 24000.0 / 1001, VideoRange: hls.SDR, Audio: "audio", Subtitles: "subs", ClosedCaptions: "cc", URI: "a1b2/1080p/media.m3u8",
+			},
+			{
+				Bandwidth: 900_000, Codecs: "avc1.64001e,mp4a.40.2", Resolution: hls.Resolution{Width: 640, Height: 360},
+				FrameRate: 24, Audio: "audio", URI: "a1b2/360p/media.m3u8",
+			},
 		},
 		IFrames: []hls.IFrameVariant{
-			{Bandwidth: 300_000, AverageBandwidth: 200_000, Codecs: "avc1.640028", Resolution: hls.Resolution{Width: 1920, Height: 1080},
-				VideoRange: hls.SDR, URI: "a1b2/1080p/iframes.m3u8"},
+			{
+				Bandwidth: 300_000, AverageBandwidth: 200_000, Codecs: "avc1.640028", Resolution: hls.Resolution{Width: 1920, Height: 1080},
+				VideoRange: hls.SDR, URI: "a1b2/1080p/iframes.m3u8",
+			},
 		},
 	}
 }
@@ -74,8 +80,10 @@ func TestPlaylistsAreWrittenAsTheGoldenFiles(t *testing.T) {
 		"event": &hls.Media{
 			Version: 8, TargetDuration: 6, MediaSequence: 7, DiscontinuitySequence: 2, PlaylistType: hls.Event,
 			Segments: []hls.Segment{
-				{URI: "https://cdn.example/7.ts?a=b", Duration: 6.4999994, Title: "Opening, \"live\"",
-					ProgramDateTime: time.Date(2026, 11, 2, 9, 0, 0, 40e6, time.FixedZone("", 3600))},
+				{
+					URI: "https://cdn.example/7.ts?a=b", Duration: 6.4999994, Title: "Opening, \"live\"",
+					ProgramDateTime: time.Date(2026, 11, 2, 9, 0, 0, 40e6, time.FixedZone("", 3600)),
+				},
 				{URI: "8.ts", Duration: 0.000001, Gap: true},
 				{URI: "ad.mp4", Duration: 5.96, Discontinuity: true, Map: &hls.Map{URI: "ad-init.mp4"}},
 			},
@@ -157,11 +165,11 @@ func TestWhatIsNotAPlaylistIsAnErrorThatNamesTheField(t *testing.T) {
 		{"a title of two lines", segment(func(s *hls.Segment) { s.Title = "a\r#EXT" }), "segment 1: Title"},
 		{"a byte order mark", segment(func(s *hls.Segment) { s.Title = "\uFEFF" }), "segment 1: Title"},
 		{"a C1 control character", segment(func(s *hls.Segment) { s.Title = "\u0085" }), "segment 1: Title"},
-		{"no duration", segment(func(s *hls.Segment) { s.Duration = 0 }), "segment 1: Duration"},
-		{"a negative duration", segment(func(s *hls.Segment) { s.Duration = -1 }), "segment 1: Duration"},
-		{"a duration that is no number", segment(func(s *hls.Segment) { s.Duration = math.NaN() }), "segment 1: Duration"},
-		{"an endless duration", segment(func(s *hls.Segment) { s.Duration = math.Inf(1) }), "segment 1: Duration"},
-		{"a duration written as 0", segment(func(s *hls.Segment) { s.Duration = 1e-7 }), "segment 1: Duration"},
+		{"no duration", segment(func(s *hls.Segment) { s.Duration = 0 }), "segment 1: field Duration"},
+		{"a negative duration", segment(func(s *hls.Segment) { s.Duration = -1 }), "segment 1: field Duration"},
+		{"a duration that is no number", segment(func(s *hls.Segment) { s.Duration = math.NaN() }), "segment 1: field Duration"},
+		{"an endless duration", segment(func(s *hls.Segment) { s.Duration = math.Inf(1) }), "segment 1: field Duration"},
+		{"a duration written as 0", segment(func(s *hls.Segment) { s.Duration = 1e-7 }), "segment 1: field Duration"},
 		{"an empty range", segment(func(s *hls.Segment) { s.ByteRange = &hls.ByteRange{} }), "segment 1: ByteRange"},
 		{"a range before the start", segment(func(s *hls.Segment) { s.ByteRange = &hls.ByteRange{Length: 1, Offset: -1} }), "segment 1: ByteRange"},
 		{"a range beyond all ends", segment(func(s *hls.Segment) { s.ByteRange = &hls.ByteRange{Length: 2, Offset: math.MaxInt64 - 1} }), "segment 1: ByteRange"},
@@ -177,7 +185,7 @@ func TestWhatIsNotAPlaylistIsAnErrorThatNamesTheField(t *testing.T) {
 
 		{"no variants", multi(func(m *hls.Multivariant) { m.Variants = nil }), "no variants"},
 		{"a version too low for renditions", multi(func(m *hls.Multivariant) { m.Version = 3 }), "Version"},
-		{"no bandwidth", variant(func(v *hls.Variant) { v.Bandwidth = 0 }), "variant 1: Bandwidth"},
+		{"no bandwidth", variant(func(v *hls.Variant) { v.Bandwidth = 0 }), "variant 1: field Bandwidth"},
 		{"a mean above the peak", variant(func(v *hls.Variant) { v.AverageBandwidth = v.Bandwidth + 1 }), "variant 1: AverageBandwidth"},
 		{"codecs with a quote", variant(func(v *hls.Variant) { v.Codecs = `avc1",URI="x` }), "variant 1: CODECS"},
 		{"half a resolution", variant(func(v *hls.Variant) { v.Resolution.Height = 0 }), "variant 1: Resolution"},
@@ -189,21 +197,21 @@ func TestWhatIsNotAPlaylistIsAnErrorThatNamesTheField(t *testing.T) {
 		{"captions in some variants only", variant(func(v *hls.Variant) { v.ClosedCaptions = hls.NoClosedCaptions }), "ClosedCaptions"},
 		{"a variant without a URI", variant(func(v *hls.Variant) { v.URI = "" }), "variant 1: URI"},
 		{"a variant whose URI is a comment", variant(func(v *hls.Variant) { v.URI = "#x" }), "variant 1: URI"},
-		{"a rendition without a group", rendition(func(r *hls.Rendition) { r.Group = "" }), "rendition 0: Group"},
-		{"a rendition without a name", rendition(func(r *hls.Rendition) { r.Name = "" }), "rendition 0: Name"},
+		{"a rendition without a group", rendition(func(r *hls.Rendition) { r.Group = "" }), "rendition 0: field Group"},
+		{"a rendition without a name", rendition(func(r *hls.Rendition) { r.Name = "" }), "rendition 0: field Name"},
 		{"a name with a line break", rendition(func(r *hls.Rendition) { r.Name = "a\nb" }), "rendition 0: NAME"},
 		{"a name with a quote", rendition(func(r *hls.Rendition) { r.Name = `a"` }), "rendition 0: NAME"},
-		{"an unknown rendition type", multi(func(m *hls.Multivariant) { m.Renditions[3].Type = "TEXT" }), "rendition 3: Type"},
-		{"forced audio", rendition(func(r *hls.Rendition) { r.Forced = true }), "rendition 0: Forced"},
+		{"an unknown rendition type", multi(func(m *hls.Multivariant) { m.Renditions[3].Type = "TEXT" }), "rendition 3: field Type"},
+		{"forced audio", rendition(func(r *hls.Rendition) { r.Forced = true }), "rendition 0: field Forced"},
 		{"audio in a caption channel", rendition(func(r *hls.Rendition) { r.InstreamID = "CC1" }), "rendition 0: InstreamID"},
 		{"a negative sample rate", rendition(func(r *hls.Rendition) { r.SampleRate = -1 }), "SampleRate"},
 		{"subtitles without a URI", multi(func(m *hls.Multivariant) { m.Renditions[2].URI = "" }), "rendition 2: URI"},
 		{"captions with a URI", multi(func(m *hls.Multivariant) { m.Renditions[3].URI = "x" }), "rendition 3: URI"},
 		{"an unknown caption channel", multi(func(m *hls.Multivariant) { m.Renditions[3].InstreamID = "CC05" }), "rendition 3: InstreamID"},
-		{"a name twice in a group", multi(func(m *hls.Multivariant) { m.Renditions[1].Name = "English" }), "rendition 1: Name"},
+		{"a name twice in a group", multi(func(m *hls.Multivariant) { m.Renditions[1].Name = "English" }), "rendition 1: field Name"},
 		{"two defaults in a group", multi(func(m *hls.Multivariant) { m.Renditions[1].Default = true }), "rendition 1: Default"},
-		{"I-frames without a URI", multi(func(m *hls.Multivariant) { m.IFrames[0].URI = "" }), "I-frame variant 0: URI"},
-		{"I-frames of no group", multi(func(m *hls.Multivariant) { m.IFrames[0].Video = "v" }), "I-frame variant 0: VIDEO"},
+		{"I-frames without a URI", multi(func(m *hls.Multivariant) { m.IFrames[0].URI = "" }), "variant of I-frames 0: URI"},
+		{"I-frames of no group", multi(func(m *hls.Multivariant) { m.IFrames[0].Video = "v" }), "variant of I-frames 0: VIDEO"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			got, err := test.playlist.Append([]byte("before"))
@@ -244,7 +252,7 @@ func TestWriteToWritesAllOrNothing(t *testing.T) {
 func FuzzMedia(f *testing.F) {
 	f.Add("00000.m4s", "title", "init.mp4", 4.004)
 	f.Add("a\n#EXT-X-ENDLIST", "", "x\",BYTERANGE=\"", 1e9)
-	f.Add("#", "\u2028", " ", -0.0)
+	f.Add("#", "\u2028", " ", math.Copysign(0, -1))
 	f.Fuzz(func(t *testing.T, uri, title, initURI string, duration float64) {
 		m := hls.Media{
 			Map:      &hls.Map{URI: initURI},

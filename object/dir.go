@@ -215,7 +215,7 @@ func (d *Dir) openFile(ctx context.Context, key string) (*os.File, Info, error) 
 	}
 	stat, err := f.Stat()
 	if err == nil && !stat.Mode().IsRegular() {
-		err = notRegular
+		err = errNotRegular
 	}
 	if err != nil {
 		return nil, Info{}, closing(f, err)
@@ -240,7 +240,7 @@ func (d *Dir) Head(ctx context.Context, key string) (Info, error) {
 		return Info{}, d.fail("head", key, missing(err))
 	}
 	if !stat.Mode().IsRegular() {
-		return Info{}, d.fail("head", key, notRegular)
+		return Info{}, d.fail("head", key, errNotRegular)
 	}
 	return infoOf(key, stat), nil
 }

@@ -11,8 +11,8 @@ import (
 	"myrmidon"
 )
 
-// notRegular is the error of reading a folder, a device or a pipe.
-var notRegular = fmt.Errorf("%w: not a regular file", fs.ErrNotExist)
+// errNotRegular is the error of reading a folder, a device or a pipe.
+var errNotRegular = fmt.Errorf("%w: not a regular file", fs.ErrNotExist)
 
 // errOutside is the error of a key that links lead out of the root.
 var errOutside = fmt.Errorf("%w: a link leads out of the folder", fs.ErrPermission)

@@ -21,8 +21,10 @@ const (
 // chunk is frames [from, to) of the test pictures, encoded by a process of its own as
 // a transcode does: 12 frames a segment.
 func chunk(tb testing.TB, name, movflags string, from, to int) string {
-	args := []string{"-f", "lavfi", "-i", "testsrc2=s=160x90:r=24:d=4", "-vf",
-		fmt.Sprintf("trim=start_frame=%d:end_frame=%d,setpts=PTS-STARTPTS", from, to)}
+	args := []string{
+		"-f", "lavfi", "-i", "testsrc2=s=160x90:r=24:d=4", "-vf",
+		fmt.Sprintf("trim=start_frame=%d:end_frame=%d,setpts=PTS-STARTPTS", from, to),
+	}
 	args = append(args, "-c:v", "libx264", "-preset", "veryfast", "-threads", "1", "-g", "12", "-keyint_min", "12",
 		"-sc_threshold", "0", "-fflags", "+bitexact", "-flags:v", "+bitexact", "-map_metadata", "-1", "-movflags", movflags)
 	return made(tb, name, args...)
@@ -102,8 +104,10 @@ func testStitch(t *testing.T, name, movflags string, priming, shift int64) {
 	}
 	path := write(t, filepath.Join(t.TempDir(), "whole.mp4"), whole.Bytes())
 	var out bytes.Buffer
-	o, err := tools(t).Run(t.Context(), Command{Dir: t.TempDir(), Stdout: &out,
-		Args: append([]string{"-copyts"}, append(Container{Name: "mov"}.Input(path), "-fps_mode", "passthrough", "-f", "framecrc", "-")...)})
+	o, err := tools(t).Run(t.Context(), Command{
+		Dir: t.TempDir(), Stdout: &out,
+		Args: append([]string{"-copyts"}, append(Container{Name: "mov"}.Input(path), "-fps_mode", "passthrough", "-f", "framecrc", "-")...),
+	})
 	if err != nil || len(o.Log) > 0 {
 		t.Fatalf("%v: %q", err, o.Log)
 	}
@@ -164,8 +168,10 @@ func TestSoundIsCutAnew(t *testing.T) {
 	path := write(t, filepath.Join(t.TempDir(), "whole.mp4"), whole.Bytes())
 	decode := func(path string) []byte {
 		var out bytes.Buffer
-		o, err := tools(t).Run(t.Context(), Command{Dir: t.TempDir(), Stdout: &out,
-			Args: append(Container{Name: "mov"}.Input(path), "-f", "s16le", "-")})
+		o, err := tools(t).Run(t.Context(), Command{
+			Dir: t.TempDir(), Stdout: &out,
+			Args: append(Container{Name: "mov"}.Input(path), "-f", "s16le", "-"),
+		})
 		if err != nil || len(o.Log) > 0 {
 			t.Fatalf("%v: %q", err, o.Log)
 		}
@@ -225,8 +231,10 @@ func TestPatchRefusesWhatDoesNotFit(t *testing.T) {
 func built(tb testing.TB, change func([]Sample)) (Init, []byte) {
 	tb.Helper()
 	samples := []Sample{
-		{Duration: 10, Size: 4, CTS: 0, Sync: true}, {Duration: 10, Size: 3, CTS: 20},
-		{Duration: 10, Size: 2, CTS: -10}, {Duration: 10, Size: 1, CTS: -10},
+		{Duration: 10, Size: 4, CTS: 0, Sync: true},
+		{Duration: 10, Size: 3, CTS: 20},
+		{Duration: 10, Size: 2, CTS: -10},
+		{Duration: 10, Size: 1, CTS: -10},
 	}
 	if change != nil {
 		change(samples)

@@ -257,8 +257,10 @@ func TestProbeChoosesStreams(t *testing.T) {
 		t.Errorf("the cover picture was taken for the video: %+v", p.Video)
 	}
 	var list bytes.Buffer
-	if _, err := tools(t).Run(t.Context(), Command{Probe: true, Dir: t.TempDir(), Stdout: &list,
-		Args: []string{"-select_streams", "a", "-show_entries", "stream=index:stream_disposition=default", "-of", "csv=p=0", path}}); err != nil {
+	if _, err := tools(t).Run(t.Context(), Command{
+		Probe: true, Dir: t.TempDir(), Stdout: &list,
+		Args: []string{"-select_streams", "a", "-show_entries", "stream=index:stream_disposition=default", "-of", "csv=p=0", path},
+	}); err != nil {
 		t.Fatal(err)
 	}
 	if want := fmt.Sprintf("%d,1\n", p.Audio.Index); !strings.Contains(list.String(), want) {

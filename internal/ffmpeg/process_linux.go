@@ -73,7 +73,10 @@ func (p *process) await() {
 }
 
 // wait reaps the dead process.
-func (p *process) wait() error { return p.cmd.Wait() }
+func (p *process) wait() error {
+	p.waited = p.cmd.Wait()
+	return p.waited
+}
 
 // residentMemory reads VmRSS and VmHWM of a process, bytes; 0 if it is gone.
 func residentMemory(pid int) (now, peak int64) {

@@ -131,7 +131,7 @@ type process struct {
 	cmd     *exec.Cmd
 	started time.Time
 	exited  chan struct{} // closed when the leader is dead; it may not be reaped yet
-	waited  error         // other systems than Linux: what Wait said, before exited closes
+	waited  error         // what Wait said
 	beat    chan struct{} // cap 1: the process did something
 	readers sync.WaitGroup
 	pipe    *os.File // our end of the progress pipe; nil for ffprobe

@@ -29,27 +29,32 @@ func TestAnalyse(t *testing.T) {
 	}{
 		{
 			"jitter within half a slot is constant",
-			stampsAt(40, 5, 40, 91, 120, 160), timingHints{timeBase: ms, real: Rational{1000, 1}, mean: Rational{25, 1}},
+			stampsAt(40, 5, 40, 91, 120, 160),
+			timingHints{timeBase: ms, real: Rational{1000, 1}, mean: Rational{25, 1}},
 			timing{start: 5, end: 200, frames: 5, slots: 5, rate: Rational{25, 1}, keyframes: []int64{5}, keyGap: []int64{35}},
 		},
 		{
 			"frames in coded order are sorted",
-			stampsAt(40, 0, 120, 40, 80), timingHints{timeBase: ms, real: Rational{25, 1}},
+			stampsAt(40, 0, 120, 40, 80),
+			timingHints{timeBase: ms, real: Rational{25, 1}},
 			timing{start: 0, end: 160, frames: 4, slots: 4, rate: Rational{25, 1}, keyframes: []int64{0}, keyGap: []int64{40}},
 		},
 		{
 			"two frames at one time are variable",
-			stampsAt(40, 0, 40, 40, 80), timingHints{timeBase: ms, real: Rational{25, 1}},
+			stampsAt(40, 0, 40, 40, 80),
+			timingHints{timeBase: ms, real: Rational{25, 1}},
 			timing{start: 0, end: 120, frames: 4, slots: 5, rate: Rational{48000, 1001}, variable: false},
 		},
 		{
 			"fields with times of their own are joined",
-			stampsAt(20, 0, 20, 40, 60, 80, 100), timingHints{timeBase: ms, real: Rational{50, 1}, mean: Rational{25, 1}, interlaced: true},
+			stampsAt(20, 0, 20, 40, 60, 80, 100),
+			timingHints{timeBase: ms, real: Rational{50, 1}, mean: Rational{25, 1}, interlaced: true},
 			timing{start: 0, end: 120, frames: 3, slots: 3, rate: Rational{25, 1}, keyframes: []int64{0}, keyGap: []int64{40}},
 		},
 		{
 			"progressive pictures at twice the mean rate are not",
-			stampsAt(20, 0, 20, 40, 60, 80, 100), timingHints{timeBase: ms, real: Rational{50, 1}, mean: Rational{25, 1}},
+			stampsAt(20, 0, 20, 40, 60, 80, 100),
+			timingHints{timeBase: ms, real: Rational{50, 1}, mean: Rational{25, 1}},
 			timing{start: 0, end: 120, frames: 6, slots: 6, rate: Rational{50, 1}, keyframes: []int64{0}, keyGap: []int64{20}},
 		},
 		{
@@ -60,7 +65,8 @@ func TestAnalyse(t *testing.T) {
 		},
 		{
 			"without any time the place in the file counts",
-			[]stamp{{noTime, noTime, 0, flagKey}, {noTime, noTime, 40, 0}}, timingHints{timeBase: ms, real: Rational{25, 1}},
+			[]stamp{{noTime, noTime, 0, flagKey}, {noTime, noTime, 40, 0}},
+			timingHints{timeBase: ms, real: Rational{25, 1}},
 			timing{start: 0, end: 80, frames: 2, slots: 2, rate: Rational{25, 1}, keyframes: []int64{0}, keyGap: []int64{0}},
 		},
 		{
@@ -71,7 +77,8 @@ func TestAnalyse(t *testing.T) {
 		},
 		{
 			"keyframes are listed a second apart, gaps count all",
-			stampsAt(400, 0, 400, 800, 1200, 1600, 2000, 2400), timingHints{timeBase: ms, real: Rational{5, 2}},
+			stampsAt(400, 0, 400, 800, 1200, 1600, 2000, 2400),
+			timingHints{timeBase: ms, real: Rational{5, 2}},
 			timing{
 				start: 0, end: 2800, frames: 7, slots: 7, rate: Rational{5, 2},
 				keyframes: []int64{0, 1200, 2400}, keyGap: []int64{400, 400, 0},

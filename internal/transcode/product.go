@@ -84,8 +84,15 @@ var presets = []struct {
 	name string
 	cost float64
 }{
-	{"ultrafast", 0.5}, {"superfast", 0.72}, {"veryfast", 1}, {"faster", 1.55}, {"fast", 2},
-	{"medium", 2.3}, {"slow", 3.2}, {"slower", 5.3}, {"veryslow", 9.7},
+	{"ultrafast", 0.5},
+	{"superfast", 0.72},
+	{"veryfast", 1},
+	{"faster", 1.55},
+	{"fast", 2},
+	{"medium", 2.3},
+	{"slow", 3.2},
+	{"slower", 5.3},
+	{"veryslow", 9.7},
 }
 
 var (

@@ -27,12 +27,12 @@ func Store(address string) (object.Store, error) {
 
 // Folder returns the absolute path of an address that is a folder.
 func Folder(address string) (string, error) {
-	scheme, rest, ok := strings.Cut(address, "://")
+	path := address
+	scheme, _, ok := strings.Cut(address, "://")
 	switch {
 	case address == "":
 		return "", known("the address is empty")
-	case !ok:
-		rest = address
+	case !ok: // a path
 	case scheme != "file":
 		return "", known(fmt.Sprintf("%s: stores of kind %s:// are not known to this version", address, scheme))
 	default:
@@ -43,9 +43,9 @@ func Folder(address string) (string, error) {
 		if u.Host != "" && u.Host != "localhost" {
 			return "", known(fmt.Sprintf("%s names the machine %s; a local folder has three slashes: file:///folder", address, u.Host))
 		}
-		rest = u.Path
+		path = u.Path
 	}
-	abs, err := filepath.Abs(rest)
+	abs, err := filepath.Abs(path)
 	if err != nil {
 		return "", myrmidon.Permanent(fmt.Errorf("address %s: %w", address, err))
 	}

@@ -245,10 +245,16 @@ func testAttrs(t *testing.T, s object.Store, opt Options) {
 		given, kept object.Attrs
 	}{
 		{"a.m3u8", object.Attrs{}, object.Attrs{ContentType: "application/vnd.apple.mpegurl"}},
-		{"a.m4s", object.Attrs{CacheControl: "no-cache"},
-			object.Attrs{ContentType: "video/iso.segment", CacheControl: "no-cache"}},
-		{"a.jpg", object.Attrs{ContentType: "text/plain", CacheControl: "public, max-age=60"},
-			object.Attrs{ContentType: "text/plain", CacheControl: "public, max-age=60"}},
+		{
+			"a.m4s",
+			object.Attrs{CacheControl: "no-cache"},
+			object.Attrs{ContentType: "video/iso.segment", CacheControl: "no-cache"},
+		},
+		{
+			"a.jpg",
+			object.Attrs{ContentType: "text/plain", CacheControl: "public, max-age=60"},
+			object.Attrs{ContentType: "text/plain", CacheControl: "public, max-age=60"},
+		},
 	} {
 		if err := s.Put(t.Context(), test.key, strings.NewReader("x"), 1, test.given); err != nil {
 			t.Fatal(err)
