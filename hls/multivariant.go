@@ -193,7 +193,7 @@ func (m *Multivariant) groups() (map[group]bool, error) {
 		g := group{r.Type, r.Group}
 		groups[g] = true
 		if names[named{g, r.Name}] {
-			return nil, fmt.Errorf("rendition %d: Name: %q is twice in group %q", i, r.Name, r.Group)
+			return nil, fmt.Errorf("rendition %d: field Name: %q is twice in group %q", i, r.Name, r.Group)
 		}
 		names[named{g, r.Name}] = true
 		if r.Default && defaults[g] {
