@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -170,6 +171,11 @@ func TestSnapshotGivesTheSameTracker(t *testing.T) {
 	}
 	e := resultEvent(0, 7, 1, 2, nil, nil)
 	e.Result.Output = json.RawMessage(`{"a":1}`)
+	for i := range uint32(30) { // more output than one blob holds
+		big := resultEvent(5000+i, 0, 1, 1, nil, nil)
+		big.Result.Output = json.RawMessage(`"` + strings.Repeat("x", 40<<10) + `"`)
+		feed(t, tr, big)
+	}
 	e.Result.Usage = myrmidon.Usage{CPU: time.Second, Written: 5}
 	feed(t, tr, e, Event{Type: EventPlanned, Run: run, Phase: 1, Error: myrmidon.AsFailure(errors.New("no plan"))})
 	pages, head, err := tr.snapshot()
@@ -194,8 +200,11 @@ func TestSnapshotGivesTheSameTracker(t *testing.T) {
 	if d := cmp.Diff(tr.totals, got.totals); d != "" {
 		t.Errorf("totals (-want +got):\n%s", d)
 	}
-	if got.seq != tr.seq || len(got.output) != 1 || !got.stale(myrmidon.Job{Run: run, Shard: 5, Only: []uint32{7}, Attempt: 1}) {
-		t.Errorf("sequence %d of %d, output %v, or the attempts are lost", got.seq, tr.seq, got.output)
+	if len(head) > 4096 {
+		t.Errorf("the head has %d bytes: it grows with the run", len(head))
+	}
+	if got.seq != tr.seq || len(got.output) != 31 || !got.stale(myrmidon.Job{Run: run, Shard: 5, Only: []uint32{7}, Attempt: 1}) {
+		t.Errorf("sequence %d of %d, %d outputs, or the attempts are lost", got.seq, tr.seq, len(got.output))
 	}
 	if err := newTracker(run, twoPhases).restore([][]byte{[]byte("{")}, head); err == nil {
 		t.Error("a damaged page was taken")

@@ -42,7 +42,7 @@ old_ffmpeg() {
 }
 
 check_go() {
-	remedy="install it from https://go.dev/dl (with 1.21 or later go fetches 1.26 by itself), and run this again"
+	remedy="install it from go.dev (with 1.21 or later go fetches 1.26 by itself), and run this again"
 	have go || die "Go 1.26 or later is missing: $remedy"
 	# In this folder go answers as the toolchain that go.mod asks for.
 	release=$(go env GOVERSION) || die "go does not run here: see above"

@@ -470,7 +470,7 @@ func (a *app) listParked(ctx context.Context, in []string) error {
 		}
 	}
 	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
-	rows := 0
+	rows, unread := 0, 0
 	for _, id := range ids {
 		d, err := s.Find(id)
 		if err != nil {
@@ -478,7 +478,10 @@ func (a *app) listParked(ctx context.Context, in []string) error {
 		}
 		parked, err := a.parkedOf(ctx, d)
 		if err != nil {
-			return err
+			// One run that somebody takes up this moment, or that is damaged, hides no other.
+			a.complain(err)
+			unread++
+			continue
 		}
 		for _, p := range parked {
 			if a.json {
@@ -491,7 +494,16 @@ func (a *app) listParked(ctx context.Context, in []string) error {
 			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", d.ID, p.ID, strings.TrimSpace(p.Job.Kind+" "+p.Job.Name), p.Time.Format(time.DateTime), plain(p.Reason.Message))
 		}
 	}
-	return w.Flush()
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	switch {
+	case unread == 0:
+		return nil
+	case unread == len(ids):
+		return &exitError{status: exitFailed}
+	}
+	return &exitError{status: exitPartial}
 }
 
 func (a *app) dropParked(ctx context.Context, d *engine.RunDir, ids []string) error {
