@@ -481,9 +481,14 @@ func TestSecondOwnerIsRefusedByName(t *testing.T) {
 }
 
 func TestParkedJobsOfALiveRunAreRetriedAndDropped(t *testing.T) {
-	c := holding()
+	c := newCounting()
+	release := make(chan struct{})
 	c.fail = func(j myrmidon.Job, call int) error {
-		if (j.Name == "item 0" || j.Name == "item 1") && call == 1 {
+		switch {
+		case j.Phase > 0:
+		case j.First > 1:
+			<-release // the run goes on until both others are parked
+		case call == 1:
 			return myrmidon.Permanent(errors.New("bad luck"))
 		}
 		return nil
@@ -491,8 +496,6 @@ func TestParkedJobsOfALiveRunAreRetriedAndDropped(t *testing.T) {
 	b := newBench(t, c)
 	r := b.start(t)
 	control := b.dir.Control()
-	c.hold <- struct{}{}
-	c.hold <- struct{}{}
 	var parked []engine.Parked
 	for deadline := time.Now().Add(10 * time.Second); len(parked) < 2 && time.Now().Before(deadline); {
 		var err error
@@ -517,7 +520,7 @@ func TestParkedJobsOfALiveRunAreRetriedAndDropped(t *testing.T) {
 	if n != 1 {
 		t.Errorf("dropped %d, want 1", n)
 	}
-	close(c.hold)
+	close(release)
 	rep := wait(t, r, myrmidon.Failed)
 	if rep.Counts.Done != 3 || rep.Counts.Failed != 1 || len(rep.Parked) != 0 {
 		t.Errorf("counts %+v, parked %v", rep.Counts, rep.Parked)

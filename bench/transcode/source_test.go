@@ -27,7 +27,7 @@ func TestSource(t *testing.T) {
 	if !strings.HasPrefix(origin, "ffmpeg's testsrc2") {
 		t.Errorf("without the clip the source is %q, want ffmpeg's test pictures", origin)
 	}
-	probe, _, err := tools.Probe(t.Context(), path)
+	probe, _, err := tools.Probe(t.Context(), path, t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}

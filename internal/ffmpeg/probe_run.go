@@ -29,8 +29,8 @@ const probeMemory = 2 << 30
 // What cannot be transcoded at all is a permanent error that names the file and the
 // remedy: not media (see [SniffFile]), no moving pictures, absurd dimensions, no
 // frame, an MP4 without its moov. What is there and damaged is described, with
-// Probe.Damage set.
-func (t *Tools) Probe(ctx context.Context, path string) (Probe, Outcome, error) {
+// Probe.Damage set. ffprobe works in dir, a private folder of the caller's.
+func (t *Tools) Probe(ctx context.Context, path, dir string) (Probe, Outcome, error) {
 	container, err := SniffFile(path)
 	if err != nil {
 		return Probe{}, Outcome{}, err
@@ -52,12 +52,6 @@ func (t *Tools) Probe(ctx context.Context, path string) (Probe, Outcome, error) 
 		}
 		missing = boxes.missing
 	}
-	dir, err := os.MkdirTemp("", "myrmidon-probe-")
-	if err != nil {
-		return Probe{}, Outcome{}, fmt.Errorf("ffmpeg: make a folder for ffprobe: %w", err)
-	}
-	defer os.RemoveAll(dir)
-
 	var scan probeScanner
 	out, err := t.Run(ctx, Command{
 		Probe:  true,

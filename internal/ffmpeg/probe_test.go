@@ -18,7 +18,7 @@ import (
 
 func TestProbeOfAnOrdinaryFile(t *testing.T) {
 	path := sample(t)
-	got, out, err := tools(t).Probe(t.Context(), path)
+	got, out, err := tools(t).Probe(t.Context(), path, t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +41,7 @@ func TestProbeOfAnOrdinaryFile(t *testing.T) {
 	if out.CPU <= 0 || out.PeakRSS <= 0 || !out.End.After(out.Start) {
 		t.Errorf("usage is missing: %+v", out)
 	}
-	again, _, err := tools(t).Probe(t.Context(), path)
+	again, _, err := tools(t).Probe(t.Context(), path, t.TempDir())
 	a, b := asJSON(t, got), asJSON(t, again)
 	if err != nil || !bytes.Equal(a, b) {
 		t.Errorf("the same bytes gave another probe (%v)\n%s\n%s", err, a, b)
@@ -152,7 +152,7 @@ func TestProbeAgreesWithTheDecoder(t *testing.T) {
 				}
 			}
 			path := made(t, test.file, test.args...)
-			p, _, err := tools(t).Probe(t.Context(), path)
+			p, _, err := tools(t).Probe(t.Context(), path, t.TempDir())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -192,7 +192,7 @@ func TestProbeWithAnEditList(t *testing.T) {
 	long := sample(t)
 	path := filepath.Join(t.TempDir(), "edit.mp4")
 	create(t, "-ss", "1.3", "-i", long, "-c", "copy", path) // begins between keyframes
-	p, _, err := tools(t).Probe(t.Context(), path)
+	p, _, err := tools(t).Probe(t.Context(), path, t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -210,7 +210,7 @@ func TestProbeReadsRotationAspectColourAndFields(t *testing.T) {
 	base := sample(t)
 	rotated := filepath.Join(t.TempDir(), "rotated.mov")
 	create(t, "-i", base, "-c", "copy", "-metadata:s:v:0", "rotate=90", rotated)
-	p, _, err := tools(t).Probe(t.Context(), rotated)
+	p, _, err := tools(t).Probe(t.Context(), rotated, t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -232,7 +232,7 @@ func TestProbeReadsRotationAspectColourAndFields(t *testing.T) {
 	path := made(t, "colour.mkv", "-f", "lavfi", "-i", "testsrc2=s=180x144:r=25:d=1",
 		"-vf", "setsar=16/11,setfield=tff", "-c:v", "libx264", "-x264-params", "tff=1", "-flags", "+ildct+ilme",
 		"-color_range", "tv", "-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709")
-	p, _, err = tools(t).Probe(t.Context(), path)
+	p, _, err = tools(t).Probe(t.Context(), path, t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -249,7 +249,7 @@ func TestProbeChoosesStreams(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "both.mp4")
 	create(t, "-i", cover, "-i", sample(t), "-f", "lavfi", "-i", "sine=d=3", "-map", "0", "-map", "1:v", "-map", "1:a", "-map", "2",
 		"-c", "copy", "-c:a", "aac", "-disposition:v:0", "attached_pic", "-disposition:a:0", "0", "-disposition:a:1", "default", path)
-	p, _, err := tools(t).Probe(t.Context(), path)
+	p, _, err := tools(t).Probe(t.Context(), path, t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -282,7 +282,7 @@ func TestProbeRefuses(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			_, _, err := tools(t).Probe(t.Context(), test.path)
+			_, _, err := tools(t).Probe(t.Context(), test.path, t.TempDir())
 			if err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), filepath.Base(test.path)) {
 				t.Fatalf("got %v, want an error with %q that names the file", err, test.want)
 			}
@@ -330,7 +330,7 @@ func TestProbeDescribesDamage(t *testing.T) {
 	create(t, "-i", sample(t), "-c", "copy", flv)
 	for _, path := range []string{fast, mkv, avi, flv} {
 		t.Run(filepath.Ext(path), func(t *testing.T) {
-			p, _, err := tools(t).Probe(t.Context(), cut(t, path, 0.4))
+			p, _, err := tools(t).Probe(t.Context(), cut(t, path, 0.4), t.TempDir())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -338,7 +338,7 @@ func TestProbeDescribesDamage(t *testing.T) {
 				t.Errorf("damage %q, %d frames", p.Damage, p.Video.Frames)
 			}
 			t.Log(p.Damage)
-			if p, _, err = tools(t).Probe(t.Context(), path); err != nil || p.Damage != "" {
+			if p, _, err = tools(t).Probe(t.Context(), path, t.TempDir()); err != nil || p.Damage != "" {
 				t.Errorf("the whole file: damage %q, %v", p.Damage, err)
 			}
 		})
@@ -352,7 +352,7 @@ func TestProbeOfTheSharedClips(t *testing.T) {
 	}
 	for _, name := range []string{"big-buck-bunny-480p-30s.mp4", "traffic-12fps.mp4"} {
 		path := filepath.Join(dir, "media", name)
-		p, _, err := tools(t).Probe(t.Context(), path)
+		p, _, err := tools(t).Probe(t.Context(), path, t.TempDir())
 		if err != nil {
 			t.Fatal(err)
 		}

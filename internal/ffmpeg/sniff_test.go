@@ -122,7 +122,7 @@ func TestInputTakesAnyPath(t *testing.T) {
 		path := write(t, filepath.Join(t.TempDir(), name), content)
 		t.Chdir(filepath.Dir(path))
 		for _, given := range []string{path, name} { // absolute and relative
-			if p, _, err := tl.Probe(t.Context(), given); err != nil || p.Video.Frames != 72 {
+			if p, _, err := tl.Probe(t.Context(), given, t.TempDir()); err != nil || p.Video.Frames != 72 {
 				t.Errorf("%q: %v", given, err)
 			}
 		}
@@ -166,7 +166,7 @@ func TestNothingElseIsOpened(t *testing.T) {
 	for name, content := range files {
 		path := write(t, filepath.Join(dir, name), content)
 		// Through the front door: whatever it says, nothing else is opened.
-		_, _, probeErr := tl.Probe(t.Context(), path)
+		_, _, probeErr := tl.Probe(t.Context(), path, t.TempDir())
 		if strings.HasPrefix(name, "playlist.mp4") || strings.HasPrefix(name, "concat") || strings.HasPrefix(name, "dash") {
 			if probeErr == nil || !myrmidon.IsPermanent(probeErr) {
 				t.Errorf("%s: probe says %v, want a permanent error", name, probeErr)

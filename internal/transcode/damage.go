@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"os"
 	"strconv"
 	"strings"
 
@@ -56,12 +55,7 @@ func (p *Plan) damagedAt(missing, first int64) error {
 // settle decides whether a file that ffprobe complained of can be used, by decoding
 // all its pictures: parsers complain of little things, too, that harm nothing. It
 // runs before anything is encoded in vain.
-func settle(ctx context.Context, tools *ffmpeg.Tools, p *Plan, path string, temp tempDir, complaint string, m *meter) (err error) {
-	dir, err := temp.make()
-	if err != nil {
-		return fmt.Errorf("transcode: make a temporary folder: %w", err)
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+func settle(ctx context.Context, tools *ffmpeg.Tools, p *Plan, path, dir, complaint string, m *meter) error {
 	missing, first, out, runErr := locate(ctx, tools, p, path, Chunk{Frames: p.Frames}, dir)
 	m.add(out)
 	switch {

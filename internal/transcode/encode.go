@@ -82,15 +82,19 @@ func (w *worker) item(ctx context.Context, job myrmidon.Job,
 type tempDir struct{ base, run string }
 
 func (t tempDir) make() (string, error) {
-	return os.MkdirTemp(t.base, "myrmidon-"+filepath.Base(t.run)+"-*")
+	dir, err := os.MkdirTemp(t.base, "myrmidon-"+filepath.Base(t.run)+"-*")
+	if err != nil {
+		return "", myrmidon.WithHint(fmt.Errorf("transcode: make a temporary folder: %w", err),
+			"free space there, or point TMPDIR to another folder")
+	}
+	return dir, nil
 }
 
 // inTempDir calls use with a private folder that is removed afterwards.
 func (w *worker) inTempDir(job myrmidon.Job, use func(dir string) error) (err error) {
 	dir, err := tempDir{w.cfg.TempDir, job.Run}.make()
 	if err != nil {
-		return myrmidon.WithHint(fmt.Errorf("transcode: make a temporary folder: %w", err),
-			"free space there, or point TMPDIR to another folder")
+		return err
 	}
 	defer func() {
 		if removeErr := os.RemoveAll(dir); removeErr != nil {

@@ -94,7 +94,7 @@ func Inspect(ctx context.Context, tools *ffmpeg.Tools, spec Spec) (*Plan, myrmid
 	return p, m.usage(nil), err
 }
 
-func inspect(ctx context.Context, tools *ffmpeg.Tools, spec Spec, temp tempDir, m *meter) (*Plan, error) {
+func inspect(ctx context.Context, tools *ffmpeg.Tools, spec Spec, temp tempDir, m *meter) (_ *Plan, err error) {
 	if err := spec.Validate(); err != nil {
 		return nil, err
 	}
@@ -107,7 +107,12 @@ func inspect(ctx context.Context, tools *ffmpeg.Tools, spec Spec, temp tempDir, 
 	if err != nil {
 		return nil, err
 	}
-	probe, out, err := tools.Probe(ctx, spec.Source)
+	dir, err := temp.make()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	probe, out, err := tools.Probe(ctx, spec.Source, dir)
 	m.add(out)
 	if err != nil {
 		return nil, err
@@ -118,7 +123,7 @@ func inspect(ctx context.Context, tools *ffmpeg.Tools, spec Spec, temp tempDir, 
 	}
 	p, err := MakePlan(src, container, probe, spec.Product, tools.Build)
 	if err == nil && damaged {
-		err = settle(ctx, tools, p, spec.Source, temp, complaint, m)
+		err = settle(ctx, tools, p, spec.Source, dir, complaint, m)
 	}
 	return p, err
 }
