@@ -60,7 +60,6 @@ type Run struct {
 	cancelled bool
 	ending    bool
 	activeAt  time.Duration // Info.Active when this process took over
-	cpuBefore time.Duration
 	rate      rate
 	report    *Report
 	err       error
@@ -100,7 +99,7 @@ func Start(ctx context.Context, dir *RunDir, cfg RunConfig) (*Run, error) {
 	r := &Run{
 		cfg: cfg, dir: dir, info: info, began: time.Now(), starting: -1, log: cfg.Log.With("run", info.ID),
 		changed: make(chan struct{}, 1), nudge: make(chan struct{}, 1), done: make(chan struct{}), inflight: make(map[inflightKey]inflight),
-		tracker: newTracker(info.ID, cfg.Workload.Phases), activeAt: info.Active, cpuBefore: info.OwnCPU,
+		tracker: newTracker(info.ID, cfg.Workload.Phases), activeAt: info.Active,
 	}
 	r.cfg.Meter.join(r)
 	if r.backend, err = cfg.Open(ctx, dir.Path("queue")); err != nil {

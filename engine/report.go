@@ -224,7 +224,7 @@ func (l *itemLines) of(e Event, emit func(ItemReport) error) error {
 	failed, parked := roaring.BitmapOf(e.Failed...), roaring.BitmapOf(e.Parked...)
 	for i := range e.Job.Items() {
 		at := [3]uint32{e.Phase, e.Shard, i}
-		it, named := evidence[i]
+		it := evidence[i]
 		why := it.Error
 		if why == nil && failed.Contains(i) {
 			why = e.Error
@@ -240,7 +240,7 @@ func (l *itemLines) of(e Event, emit func(ItemReport) error) error {
 			Phase: l.phases[e.Phase].Name, Shard: e.Shard, Index: i, Name: it.Name, State: "done",
 			Attempts: e.Job.Attempt, Bytes: it.Bytes, Note: it.Note, Worker: e.Worker,
 		}
-		if !named || row.Name == "" {
+		if row.Name == "" {
 			row.Name = e.Job.Name
 		}
 		if parked.Contains(i) {

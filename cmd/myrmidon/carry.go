@@ -54,6 +54,7 @@ type task struct {
 type carrier struct {
 	*app
 	workload myrmidon.Workload
+	tools    *ffmpeg.Tools // nil for workloads that need none
 	present  presenter
 	config   engine.RunConfig
 
@@ -80,7 +81,7 @@ func (a *app) carrier(ctx context.Context, workload string) (*carrier, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &carrier{app: a, workload: w, present: present(workload, tools), headed: make(map[string]bool), began: time.Now()}
+	c := &carrier{app: a, workload: w, tools: tools, present: present(workload, tools), headed: make(map[string]bool), began: time.Now()}
 	c.config = engine.RunConfig{
 		Workload: w,
 		Slots:    engine.NewSlots(a.slots),

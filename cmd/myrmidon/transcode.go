@@ -219,12 +219,8 @@ func writable(ctx context.Context, dest string) error {
 
 // dryRun prints what each run would do.
 func (c *carrier) dryRun(ctx context.Context, specs []transcode.Spec) error {
-	tools, err := ffmpeg.Find(ctx)
-	if err != nil {
-		return err
-	}
 	for _, s := range specs {
-		p, _, err := transcode.Inspect(ctx, tools, s)
+		p, _, err := transcode.Inspect(ctx, c.tools, s)
 		if err != nil {
 			c.fail(err)
 			if c.json {
