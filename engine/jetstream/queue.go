@@ -172,8 +172,8 @@ func (b *Backend) Pull(ctx context.Context, req engine.PullRequest) ([]engine.De
 		fetchCtx, cancel := context.WithTimeout(ctx, wait)
 		batch, err = from.Fetch(1, jetstream.FetchContext(fetchCtx))
 		if err != nil && fetchCtx.Err() != nil {
-			err = nil // on a busy machine the wait was over before the request was made
-			batch = nothing{}
+			cancel()
+			continue // on a busy machine the wait was over before the request was made
 		}
 		out, err = b.deliveries(batch, err)
 		cancel()
@@ -191,16 +191,6 @@ func (b *Backend) Pull(ctx context.Context, req engine.PullRequest) ([]engine.De
 	}
 	return nil, ctx.Err()
 }
-
-// nothing is an empty batch.
-type nothing struct{}
-
-func (nothing) Messages() <-chan jetstream.Msg {
-	c := make(chan jetstream.Msg)
-	close(c)
-	return c
-}
-func (nothing) Error() error { return nil }
 
 // deliveries reads a fetched batch to its end.
 func (b *Backend) deliveries(batch jetstream.MessageBatch, err error) ([]engine.Delivery, error) {
