@@ -59,7 +59,10 @@ func (s State) Ended() bool {
 
 // Workload is what a command hands to the engine.
 type Workload struct {
-	Name    string  // the command's name: "transcode"
+	Name string // the command's name: "transcode"
+	// Version is raised when the shape of the run's spec or of the jobs' specs changes:
+	// a worker takes only jobs of workloads and versions that it knows.
+	Version uint32
 	Phases  []Phase // in order; at least one
 	Planner Planner
 	Kinds   []Kind
@@ -76,7 +79,7 @@ type Phase struct {
 
 // Kind is a class of jobs with one handler.
 type Kind struct {
-	Name    string // unique in the process: "transcode.encode"
+	Name    string // the workload's name, a dot and its own: "transcode.encode"
 	Handler Handler
 	// Long marks kinds whose jobs take seconds or more: a worker then holds one
 	// job a slot and never pulls ahead.
@@ -88,7 +91,11 @@ type Kind struct {
 // Job is the unit handed to a handler: a range of items of one shard, and a spec
 // small enough to travel on the queue.
 type Job struct {
-	Kind  string `json:"kind"`
+	Kind string `json:"kind"`
+	// Version is the workload's, and Long the kind's: see [Workload] and [Kind].
+	Version uint32 `json:"version,omitempty"`
+	Long    bool   `json:"long,omitempty"`
+
 	Run   string `json:"run"`
 	Phase uint32 `json:"phase"`
 	Shard uint32 `json:"shard"`

@@ -18,8 +18,7 @@ import (
 	"myrmidon"
 )
 
-// control.sock speaks HTTP: GET /stats and /parked, POST /cancel, /pause, /unpause,
-// /retry and /drop. Only the user who owns the run can connect (mode 0600 in a folder of
+// control.sock speaks HTTP: POST / with a controlRequest, answered by a controlReply. Only the user who owns the run can connect (mode 0600 in a folder of
 // mode 0700).
 
 // maxSocketPath is below the shortest limit among systems (108 bytes on Linux, 104 on
@@ -39,8 +38,8 @@ type controlServer struct {
 
 // listen opens control.sock. A socket that a killed owner left is replaced; the lock says
 // that it is nobody's.
-func (r *Run) listen() (*controlServer, error) {
-	c := &controlServer{path: r.dir.Path("control.sock"), done: make(chan struct{})}
+func (d *RunDir) listen(r *Run) (closer, error) {
+	c := &controlServer{path: d.Path("control.sock"), done: make(chan struct{})}
 	if at, err := os.Readlink(c.path); err == nil && strings.HasPrefix(filepath.Base(filepath.Dir(at)), socketFolder) {
 		if err := os.RemoveAll(filepath.Dir(at)); err != nil {
 			return nil, stateError("open the control socket", err)
@@ -98,87 +97,107 @@ func (c *controlServer) close() {
 }
 
 type controlRequest struct {
-	IDs []string `json:"ids,omitempty"`
+	Do    string        `json:"do,omitempty"`
+	IDs   []string      `json:"ids,omitempty"`   // of parked jobs
+	Kinds []string      `json:"kinds,omitempty"` // to pause; none means the whole run
+	Job   *myrmidon.Job `json:"job,omitempty"`
 }
 
 type controlReply struct {
 	N      int               `json:"n,omitempty"`
+	Yes    bool              `json:"yes,omitempty"`
 	Stats  *Stats            `json:"stats,omitempty"`
 	Parked []Parked          `json:"parked,omitempty"`
 	Error  *myrmidon.Failure `json:"error,omitempty"`
 }
 
-func (r *Run) controlHandler() http.Handler {
-	mux := http.NewServeMux()
-	handle := func(pattern string, fn func(controlRequest) (controlReply, error)) {
-		mux.HandleFunc(pattern, func(w http.ResponseWriter, req *http.Request) {
-			var in controlRequest
-			err := json.NewDecoder(io.LimitReader(req.Body, 1<<20)).Decode(&in)
-			var out controlReply
-			if err == nil || errors.Is(err, io.EOF) {
-				out, err = fn(in)
-			}
-			out.Error = myrmidon.AsFailure(err)
-			w.Header().Set("Content-Type", "application/json")
-			if err := json.NewEncoder(w).Encode(out); err != nil {
-				r.log.Debug("control: the client left", "err", err)
-			}
-		})
-	}
-	handle("GET /stats", func(controlRequest) (controlReply, error) {
+// What an owner can be asked for.
+const (
+	doStats   = "stats"
+	doParked  = "parked"
+	doCancel  = "cancel"
+	doPause   = "pause"
+	doUnpause = "unpause"
+	doRetry   = "retry"
+	doDrop    = "drop"
+	doStale   = "stale" // is this job done?
+)
+
+// answer does what the owner is asked for.
+func (r *Run) answer(in controlRequest) (out controlReply) {
+	var err error
+	switch in.Do {
+	case doStats:
 		s := r.Stats()
-		return controlReply{Stats: &s}, nil
-	})
-	handle("GET /parked", func(controlRequest) (controlReply, error) {
-		p, err := r.Parked()
-		return controlReply{Parked: p}, err
-	})
-	handle("POST /cancel", func(controlRequest) (controlReply, error) {
+		out.Stats = &s
+	case doParked:
+		out.Parked, err = r.Parked()
+	case doCancel:
 		r.Cancel()
-		return controlReply{}, nil
-	})
-	handle("POST /pause", func(controlRequest) (controlReply, error) { return controlReply{}, r.Pause(true) })
-	handle("POST /unpause", func(controlRequest) (controlReply, error) { return controlReply{}, r.Pause(false) })
-	handle("POST /retry", func(in controlRequest) (controlReply, error) {
-		n, err := r.Retry(in.IDs...)
-		return controlReply{N: n}, err
-	})
-	handle("POST /drop", func(in controlRequest) (controlReply, error) {
-		n, err := r.Drop(in.IDs...)
-		return controlReply{N: n}, err
-	})
-	return mux
+	case doPause:
+		err = r.Pause(true, in.Kinds...)
+	case doUnpause:
+		err = r.Pause(false, in.Kinds...)
+	case doRetry:
+		out.N, err = r.Retry(in.IDs...)
+	case doDrop:
+		out.N, err = r.Drop(in.IDs...)
+	case doStale:
+		out.Yes = in.Job != nil && r.stale(*in.Job)
+	default:
+		err = fmt.Errorf("the owner of run %s is of a version that cannot %q", r.info.ID, in.Do)
+	}
+	out.Error = myrmidon.AsFailure(err)
+	return out
 }
 
-// Control speaks to the owner of a run from another process.
-type Control struct{ dir *RunDir }
+func (r *Run) controlHandler() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		var in controlRequest
+		var out controlReply
+		if err := json.NewDecoder(io.LimitReader(req.Body, 1<<20)).Decode(&in); err != nil {
+			out.Error = myrmidon.AsFailure(fmt.Errorf("control: %w", err))
+		} else {
+			out = r.answer(in)
+		}
+		w.Header().Set("Content-Type", "application/json")
+		if err := json.NewEncoder(w).Encode(out); err != nil {
+			r.log.Debug("control: the client left", "err", err)
+		}
+	})
+}
+
+// Control speaks to the owner of a run from another process. Its calls fail with
+// ErrNoOwner where no process owns the run.
+type Control struct {
+	run string
+	ask func(ctx context.Context, in controlRequest) (controlReply, error)
+}
 
 // ErrNoOwner says that nobody listens: the run is not under way.
 var ErrNoOwner = errors.New("no process owns the run")
 
-// Control returns the run's control. Its calls fail with ErrNoOwner where no process owns
-// the run.
-func (d *RunDir) Control() Control { return Control{d} }
+// Control implements Home.
+func (d *RunDir) Control() Control { return Control{d.ID, d.ask} }
 
-func (c Control) call(ctx context.Context, method, path string, in controlRequest) (controlReply, error) {
+// ask calls the owner through control.sock.
+func (d *RunDir) ask(ctx context.Context, in controlRequest) (controlReply, error) {
 	var out controlReply
 	body, err := json.Marshal(in)
 	if err != nil {
 		return out, fmt.Errorf("control: %w", err)
 	}
-	path0, err := filepath.EvalSymlinks(c.dir.Path("control.sock"))
+	at, err := filepath.EvalSymlinks(d.Path("control.sock"))
 	if err != nil {
 		return out, ErrNoOwner
 	}
 	client := &http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", path0)
+			return new(net.Dialer).DialContext(ctx, "unix", at)
 		},
 	}}
-	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, method, "http://run"+path, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, "POST", "http://run/"+in.Do, bytes.NewReader(body))
 	if err != nil {
 		return out, fmt.Errorf("control: %w", err)
 	}
@@ -188,26 +207,36 @@ func (c Control) call(ctx context.Context, method, path string, in controlReques
 		return out, ErrNoOwner
 	}
 	if err != nil {
-		return out, fmt.Errorf("run %s: ask its owner: %w", c.dir.ID, err)
+		return out, err
 	}
 	defer res.Body.Close()
 	if err := json.NewDecoder(res.Body).Decode(&out); err != nil {
-		return out, fmt.Errorf("run %s: answer of its owner: %w", c.dir.ID, err)
-	}
-	if out.Error != nil {
-		return out, out.Error
+		return out, fmt.Errorf("its answer: %w", err)
 	}
 	return out, nil
 }
 
+func (c Control) call(ctx context.Context, in controlRequest) (controlReply, error) {
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	out, err := c.ask(ctx, in)
+	if err != nil && !errors.Is(err, ErrNoOwner) {
+		err = fmt.Errorf("run %s: ask its owner: %w", c.run, err)
+	}
+	if err == nil && out.Error != nil {
+		err = out.Error
+	}
+	return out, err
+}
+
 // Stats asks where the run is.
 func (c Control) Stats(ctx context.Context) (Stats, error) {
-	out, err := c.call(ctx, "GET", "/stats", controlRequest{})
+	out, err := c.call(ctx, controlRequest{Do: doStats})
 	if err != nil {
 		return Stats{}, err
 	}
 	if out.Stats == nil {
-		return Stats{}, fmt.Errorf("run %s: its owner sent no stats", c.dir.ID)
+		return Stats{}, fmt.Errorf("run %s: its owner sent no stats", c.run)
 	}
 	out.Stats.Live = true
 	return *out.Stats, nil
@@ -215,34 +244,34 @@ func (c Control) Stats(ctx context.Context) (Stats, error) {
 
 // Cancel ends the run for good.
 func (c Control) Cancel(ctx context.Context) error {
-	_, err := c.call(ctx, "POST", "/cancel", controlRequest{})
+	_, err := c.call(ctx, controlRequest{Do: doCancel})
 	return err
 }
 
-// Pause stops the run where it is, or lets it go on.
-func (c Control) Pause(ctx context.Context, on bool) error {
-	path := "/unpause"
+// Pause stops the run, or only jobs of some kinds, where they are; or lets them go on.
+func (c Control) Pause(ctx context.Context, on bool, kinds ...string) error {
+	in := controlRequest{Do: doUnpause, Kinds: kinds}
 	if on {
-		path = "/pause"
+		in.Do = doPause
 	}
-	_, err := c.call(ctx, "POST", path, controlRequest{})
+	_, err := c.call(ctx, in)
 	return err
 }
 
 // Parked lists what is parked.
 func (c Control) Parked(ctx context.Context) ([]Parked, error) {
-	out, err := c.call(ctx, "GET", "/parked", controlRequest{})
+	out, err := c.call(ctx, controlRequest{Do: doParked})
 	return out.Parked, err
 }
 
 // Retry gives parked jobs another try; no IDs means all.
 func (c Control) Retry(ctx context.Context, ids ...string) (int, error) {
-	out, err := c.call(ctx, "POST", "/retry", controlRequest{IDs: ids})
+	out, err := c.call(ctx, controlRequest{Do: doRetry, IDs: ids})
 	return out.N, err
 }
 
 // Drop forgets parked jobs; no IDs means all.
 func (c Control) Drop(ctx context.Context, ids ...string) (int, error) {
-	out, err := c.call(ctx, "POST", "/drop", controlRequest{IDs: ids})
+	out, err := c.call(ctx, controlRequest{Do: doDrop, IDs: ids})
 	return out.N, err
 }

@@ -3,6 +3,7 @@ package engine
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"slices"
@@ -23,6 +24,7 @@ type Memory struct {
 	seq     uint64
 	fresh   []*memoryJob
 	retries []*memoryJob
+	held    []*memoryJob
 	cursors map[Cursor]Cursor // by run, phase and shard
 	events  []memoryEvent
 	blobs   map[string][]byte
@@ -30,6 +32,7 @@ type Memory struct {
 
 type memoryJob struct {
 	job       myrmidon.Job
+	seq       uint64
 	notBefore time.Time
 	leased    time.Time // end of the lease; zero when free
 	delivery  uint64
@@ -59,21 +62,10 @@ func (m *Memory) wake() {
 	m.changed = make(chan struct{})
 }
 
-// Enqueue implements Queue.
-func (m *Memory) Enqueue(_ context.Context, jobs []myrmidon.Job) error {
-	if err := CheckJobs(jobs); err != nil {
-		return err
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.add(jobs)
-	m.wake()
-	return nil
-}
-
-func (m *Memory) add(jobs []myrmidon.Job) {
+func (m *Memory) add(list *[]*memoryJob, jobs ...myrmidon.Job) {
 	for _, j := range jobs {
-		m.fresh = append(m.fresh, &memoryJob{job: j})
+		m.seq++
+		*list = append(*list, &memoryJob{job: j, seq: m.seq})
 	}
 }
 
@@ -81,26 +73,49 @@ func cursorKey(run string, phase, shard uint32) Cursor {
 	return Cursor{Run: run, Phase: phase, Shard: shard}
 }
 
-// EnqueueSlice implements Queue.
-func (m *Memory) EnqueueSlice(_ context.Context, jobs []myrmidon.Job, event Event, next Cursor) error {
-	if err := CheckJobs(jobs); err != nil {
+// Commit implements Queue.
+func (m *Memory) Commit(_ context.Context, b Batch) error {
+	if err := CheckBatch(b); err != nil {
 		return err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	key := cursorKey(next.Run, next.Phase, next.Shard)
-	if m.cursors[key].Seq != next.Seq {
-		return ErrStaleSlice
-	}
-	m.add(jobs)
-	m.append(event)
-	if next.Run != "" {
+	if b.Next.Run != "" {
+		key := cursorKey(b.Next.Run, b.Next.Phase, b.Next.Shard)
+		if m.cursors[key].Seq != b.Next.Seq {
+			return ErrStaleSlice
+		}
 		m.seq++
-		next.Seq = m.seq
-		m.cursors[key] = next
+		b.Next.Seq = m.seq
+		m.cursors[key] = b.Next
+	}
+	m.add(&m.fresh, b.Jobs...)
+	m.add(&m.held, b.Held...)
+	for _, a := range b.Again {
+		m.seq++
+		m.retries = append(m.retries, &memoryJob{job: a.Job, seq: m.seq, notBefore: time.Now().Add(a.Wait)})
+	}
+	for _, e := range b.Events {
+		m.seq++
+		m.events = append(m.events, memoryEvent{m.seq, e})
 	}
 	m.wake()
 	return nil
+}
+
+// Unhold implements Queue.
+func (m *Memory) Unhold(_ context.Context, run string) (int, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	before := len(m.fresh)
+	m.held = slices.DeleteFunc(m.held, func(j *memoryJob) bool {
+		if j.job.Run == run {
+			m.fresh = append(m.fresh, j)
+		}
+		return j.job.Run == run
+	})
+	m.wake()
+	return len(m.fresh) - before, nil
 }
 
 // Cursor implements Queue.
@@ -154,6 +169,9 @@ func (m *Memory) take(req PullRequest) (out []Delivery, next time.Time, changed 
 		if len(out) >= req.N {
 			break
 		}
+		if LaneOf(j.job) != req.Lane {
+			continue
+		}
 		free := j.notBefore
 		if j.leased.After(free) {
 			free = j.leased
@@ -164,36 +182,27 @@ func (m *Memory) take(req PullRequest) (out []Delivery, next time.Time, changed 
 			}
 			continue
 		}
+		again := j.delivery > 0
 		m.seq++
 		j.delivery = m.seq
 		j.leased = now.Add(m.Lease)
-		out = append(out, &memoryDelivery{m: m, j: j, id: j.delivery})
+		out = append(out, &memoryDelivery{m: m, j: j, id: j.delivery, again: again})
 	}
 	return out, next, m.changed
 }
 
-// Retry implements Queue.
-func (m *Memory) Retry(_ context.Context, job myrmidon.Job, notBefore time.Time) error {
-	if err := CheckJobs([]myrmidon.Job{job}); err != nil {
-		return err
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.retries = append(m.retries, &memoryJob{job: job, notBefore: notBefore})
-	m.wake()
-	return nil
-}
-
 // Purge implements Queue.
-func (m *Memory) Purge(_ context.Context, run string) error {
+func (m *Memory) Purge(_ context.Context, run string, through uint64) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	of := func(j *memoryJob) bool { return j.job.Run == run }
+	old := func(seq uint64) bool { return through == 0 || seq <= through }
+	of := func(j *memoryJob) bool { return j.job.Run == run && old(j.seq) }
 	m.fresh = slices.DeleteFunc(m.fresh, of)
 	m.retries = slices.DeleteFunc(m.retries, of)
-	m.events = slices.DeleteFunc(m.events, func(e memoryEvent) bool { return e.event.Run == run })
-	for key := range m.cursors {
-		if key.Run == run {
+	m.held = slices.DeleteFunc(m.held, of)
+	m.events = slices.DeleteFunc(m.events, func(e memoryEvent) bool { return e.event.Run == run && old(e.seq) })
+	for key, c := range m.cursors {
+		if key.Run == run && old(c.Seq) {
 			delete(m.cursors, key)
 		}
 	}
@@ -204,9 +213,12 @@ type memoryDelivery struct {
 	m  *Memory
 	j  *memoryJob
 	id uint64
+
+	again bool
 }
 
 func (d *memoryDelivery) Job() myrmidon.Job { return d.j.job }
+func (d *memoryDelivery) Again() bool       { return d.again }
 
 // update calls fn unless the lease has gone to another delivery.
 func (d *memoryDelivery) update(fn func()) error {
@@ -229,20 +241,6 @@ func (d *memoryDelivery) Ack(context.Context) error {
 
 func (d *memoryDelivery) Release(context.Context) error {
 	return d.update(func() { d.j.leased = time.Time{} })
-}
-
-// Append implements Log.
-func (m *Memory) Append(_ context.Context, event Event) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.append(event)
-	m.wake()
-	return nil
-}
-
-func (m *Memory) append(event Event) {
-	m.seq++
-	m.events = append(m.events, memoryEvent{m.seq, event})
 }
 
 // Read implements Log.
@@ -312,6 +310,27 @@ func (m *Memory) Keys(_ context.Context, prefix string) ([]string, error) {
 	}
 	slices.Sort(keys)
 	return keys, nil
+}
+
+// Each implements Blobs.
+func (m *Memory) Each(ctx context.Context, prefix string, fn func(string, []byte) error) error {
+	keys, err := m.Keys(ctx, prefix)
+	if err != nil {
+		return err
+	}
+	for _, k := range keys {
+		v, err := m.Value(ctx, k)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err == nil {
+			err = fn(k, v)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Unset implements Blobs.

@@ -29,7 +29,7 @@ func rotten(names ...string) func(myrmidon.Job, int) error {
 func TestReportThatCannotBeWrittenLeavesARunThatCanBeResumed(t *testing.T) {
 	c := newCounting()
 	b := newBench(t, c)
-	inTheWay := filepath.Join(b.dir.Path("report.json"), "x")
+	inTheWay := filepath.Join(folder(b.dir).Path("report.json"), "x")
 	check(t, os.MkdirAll(inTheWay, 0o700))
 	r := b.start(t)
 	if _, err := r.Wait(); err == nil || !strings.Contains(err.Error(), "report.json") {
@@ -40,7 +40,7 @@ func TestReportThatCannotBeWrittenLeavesARunThatCanBeResumed(t *testing.T) {
 	if info.Standing() != "interrupted" {
 		t.Fatalf("a run without its report is %s, want interrupted", info.Standing())
 	}
-	check(t, os.RemoveAll(b.dir.Path("report.json")))
+	check(t, os.RemoveAll(folder(b.dir).Path("report.json")))
 	rep := wait(t, b.again(t, false), myrmidon.Succeeded)
 	c.want(t, once(4))
 	if len(rep.Items) != 5 {
@@ -109,7 +109,7 @@ func TestAbandonedRetryHasNothingParked(t *testing.T) {
 func TestListPassesOverFoldersOfNoRunAndNamesDamagedOnes(t *testing.T) {
 	c := newCounting()
 	b := newBench(t, c)
-	runs := filepath.Dir(b.dir.Path("."))
+	runs := filepath.Dir(folder(b.dir).Path("."))
 	check(t, os.Mkdir(filepath.Join(runs, "01K0000000000000000000AAAA"), 0o700)) // its maker was killed
 	damaged := filepath.Join(runs, "01K0000000000000000000BBBB")
 	check(t, os.Mkdir(damaged, 0o700))
@@ -117,7 +117,7 @@ func TestListPassesOverFoldersOfNoRunAndNamesDamagedOnes(t *testing.T) {
 		check(t, os.WriteFile(filepath.Join(damaged, "run.json"), []byte(content), 0o600))
 		infos, problems, err := b.state.List()
 		check(t, err)
-		if len(infos) != 1 || infos[0].ID != b.dir.ID {
+		if len(infos) != 1 || infos[0].ID != b.dir.RunID() {
 			t.Errorf("with %q beside it: %d runs are listed, want the one that is whole", content, len(infos))
 		}
 		if len(problems) != 1 || !strings.Contains(problems[0].Error(), damaged) || myrmidon.Hint(problems[0]) == "" {

@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"os"
+	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -20,9 +22,10 @@ var ErrInterrupted = errors.New("the run was interrupted")
 // RunConfig is what an owner needs to carry a run.
 type RunConfig struct {
 	Workload myrmidon.Workload
-	// Open opens the backend in a folder; the owner holds the run's lock.
+	// Open opens the backend in a folder; the owner holds the run's lock. It is not called
+	// for a run of a fleet, which has its backend.
 	Open  func(ctx context.Context, dir string) (Backend, error)
-	Slots Slots         // shared by the runs of the process; nil: one slot
+	Slots Slots         // shared by the runs of the process; nil: one slot. A fleet's run has none.
 	Meter *Meter        // shared by the runs of the process; nil: one of its own
 	Lease time.Duration // of the backend's deliveries; 0: 30 s
 	// Enrich adds what the workload knows to the report.
@@ -30,25 +33,27 @@ type RunConfig struct {
 	// RetryParked takes up a run that has ended, to try what it parked once more.
 	RetryParked bool
 	RetryIDs    []string // which; none means all
-	Log         *slog.Logger
+	// Decorate adds what handlers find in their contexts; nil adds nothing.
+	Decorate func(ctx context.Context, kind string) context.Context
+	Log      *slog.Logger
 }
 
 // Run is a run that this process owns.
 //
 //	Start ──► follow the log ──► tracker ──► phase complete? ──► start the next, or end
-//	   ├────► worker: pull, handle, settle ──► log
-//	   ├────► each second: run.json
-//	   └────► control.sock: cancel, pause, retry
+//	   ├────► worker: pull, handle, settle ──► log   (of a fleet's run: elsewhere)
+//	   ├────► each second: home.save (run.json, or the lease)
+//	   └────► home.listen (control.sock, or a topic): cancel, pause, retry
 type Run struct {
 	cfg     RunConfig
-	dir     *RunDir
+	home    Home
 	backend Backend
 	gate    myrmidon.Gate
 	log     *slog.Logger
 
 	drain, kill         context.Context
 	stopDrain, stopKill context.CancelFunc
-	changed, nudge      chan struct{} // the tracker moved; capacity 1
+	changed             chan struct{} // the tracker moved; capacity 1
 	began               time.Time
 	held                sync.Map // see workerConfig
 
@@ -56,8 +61,11 @@ type Run struct {
 	info      Info
 	tracker   *tracker
 	inflight  map[inflightKey]inflight
+	holding   bool // jobs may be held although nothing is paused any more
+	ticks     int
 	starting  int // phase whose start was stored but whose event is not here yet; -1
 	cancelled bool
+	handing   bool // see Hand
 	ending    bool
 	activeAt  time.Duration // Info.Active when this process took over
 	rate      rate
@@ -71,12 +79,13 @@ type inflightKey struct{ phase, shard, first uint32 }
 type inflight struct {
 	job    myrmidon.Job
 	amount myrmidon.Amount
+	seen   time.Time // of a job on another machine: when it was last told of
 }
 
-// Start takes up a run whose folder this process has locked: a new one, or one that was
+// Start takes up a run that this process has locked: a new one, or one that was
 // interrupted. It returns once the run's history is read. The run goes on until Wait
 // returns.
-func Start(ctx context.Context, dir *RunDir, cfg RunConfig) (*Run, error) {
+func Start(ctx context.Context, home Home, cfg RunConfig) (*Run, error) {
 	if cfg.Slots == nil {
 		cfg.Slots = NewSlots(1)
 	}
@@ -89,72 +98,118 @@ func Start(ctx context.Context, dir *RunDir, cfg RunConfig) (*Run, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	info, err := dir.Info()
+	info, err := home.Info()
 	if err != nil {
 		return nil, err
 	}
 	if info.State.Ended() && !cfg.RetryParked {
 		return nil, myrmidon.WithHint(fmt.Errorf("run %s has ended: %s", info.ID, info.State), "start it anew, or give what it parked another try with myrmidon runs retry")
 	}
+	if err := checkKnown(info, cfg.Workload); err != nil {
+		return nil, err
+	}
 	r := &Run{
-		cfg: cfg, dir: dir, info: info, began: time.Now(), starting: -1, log: cfg.Log.With("run", info.ID),
-		changed: make(chan struct{}, 1), nudge: make(chan struct{}, 1), done: make(chan struct{}), inflight: make(map[inflightKey]inflight),
-		tracker: newTracker(info.ID, cfg.Workload.Phases), activeAt: info.Active,
+		cfg: cfg, home: home, info: info, began: time.Now(), starting: -1, log: cfg.Log.With("run", info.ID),
+		changed: make(chan struct{}, 1), done: make(chan struct{}), inflight: make(map[inflightKey]inflight),
+		tracker: newTracker(info.ID, cfg.Workload.Phases), activeAt: info.Active, holding: true,
 	}
 	r.cfg.Meter.join(r)
-	if r.backend, err = cfg.Open(ctx, dir.Path("queue")); err != nil {
+	if r.backend, err = r.open(ctx); err != nil {
 		r.cfg.Meter.leave(r)
 		return nil, err
 	}
 	r.drain, r.stopDrain = context.WithCancel(context.WithoutCancel(ctx))
 	r.kill, r.stopKill = context.WithCancel(context.WithoutCancel(ctx))
-	r.info.Owner = dir.owner()
-	r.info.Paused = false
+	r.info.Owner = home.owner()
+	r.info.Paused, r.info.Kinds, r.info.Left, r.info.Free = false, nil, false, false
 	if r.info.State.Ended() || r.info.State == "" {
 		r.info.State = myrmidon.Running
 		r.info.Ended = time.Time{}
 	}
-	var control *controlServer
+	var control closer
 	if err = r.recover(ctx); err == nil && cfg.RetryParked {
 		_, err = r.Retry(cfg.RetryIDs...)
 	}
 	// From here on another process may ask for anything: the run is whole.
 	if err == nil {
-		control, err = r.listen()
+		control, err = home.listen(r)
 	}
 	if err != nil {
 		r.stopDrain()
 		r.stopKill()
 		r.cfg.Meter.leave(r)
-		return nil, errors.Join(err, r.backend.Close())
+		return nil, errors.Join(err, r.closeBackend())
 	}
 	go r.carry(control)
 	return r, nil
 }
 
+// shared reports whether the run is one of a fleet: others work on it, and its backend
+// is not ours to close.
+func (r *Run) shared() bool {
+	_, ok := r.home.(*FleetRun)
+	return ok
+}
+
+func (r *Run) open(ctx context.Context) (Backend, error) {
+	switch h := r.home.(type) {
+	case *FleetRun:
+		return h.fleet, nil
+	case *RunDir:
+		return r.cfg.Open(ctx, h.Path("queue"))
+	}
+	return nil, fmt.Errorf("engine: run %s: a home of type %T", r.info.ID, r.home)
+}
+
+func (r *Run) closeBackend() error {
+	if r.shared() {
+		return nil
+	}
+	return r.backend.Close()
+}
+
 func snapshotPrefix(run string) string { return "snapshot/" + run + "/" }
 
-// recover restores the tracker: the last snapshot, then the events since.
+// recover restores the tracker: the last snapshot, then the events since. A snapshot whose
+// pages another owner has replaced meanwhile is left alone: the log holds all.
 func (r *Run) recover(ctx context.Context) error {
-	head, err := r.backend.Value(ctx, snapshotPrefix(r.info.ID)+"head")
-	if err == nil {
-		var at snapshotHead
-		if err := json.Unmarshal(head, &at); err != nil {
-			return fmt.Errorf("engine: snapshot of run %s: %w", r.info.ID, err)
-		}
-		pages := make([][]byte, at.Pages)
-		for i := range pages {
-			if pages[i], err = r.backend.Value(ctx, pageKey(r.info.ID, at.Seq, i)); err != nil {
-				return err
-			}
-		}
-		if err := r.tracker.restore(pages, head); err != nil {
-			return err
-		}
-	} else if !errors.Is(err, fs.ErrNotExist) {
+	err := r.restore(ctx)
+	if errors.Is(err, fs.ErrNotExist) {
+		r.tracker = newTracker(r.info.ID, r.cfg.Workload.Phases)
+		err = nil
+	}
+	if err != nil {
 		return err
 	}
-	return r.backend.Read(ctx, r.info.ID, r.tracker.seq, false, r.tracker.apply)
+	return r.backend.Read(ctx, r.info.ID, r.tracker.seq, false, r.apply)
+}
+
+// restore reads the last snapshot. The error wraps fs.ErrNotExist if there is none.
+func (r *Run) restore(ctx context.Context) error {
+	head, err := r.backend.Value(ctx, snapshotPrefix(r.info.ID)+"head")
+	if err != nil {
+		return err
+	}
+	var at snapshotHead
+	if err := json.Unmarshal(head, &at); err != nil {
+		return fmt.Errorf("engine: snapshot of run %s: %w", r.info.ID, err)
+	}
+	pages := make([][]byte, at.Pages)
+	for i := range pages {
+		if pages[i], err = r.backend.Value(ctx, pageKey(r.info.ID, at.Seq, i)); err != nil {
+			return err
+		}
+	}
+	return r.tracker.restore(pages, head)
+}
+
+// apply hands an event to the tracker. One that cannot be of this run is left out, and
+// said: others may write to the broker.
+func (r *Run) apply(seq uint64, e Event) error {
+	if err := r.tracker.apply(seq, e); err != nil {
+		r.log.Error("an event in the log is not one of this run; it is left out", "err", err)
+	}
+	return nil
 }
 
 func pageKey(run string, seq uint64, i int) string {
@@ -189,7 +244,7 @@ func (r *Run) snapshot(ctx context.Context) error {
 		return err
 	}
 	for _, k := range old {
-		if !keep[k] {
+		if !keep[k] && pageBefore(k, seq) {
 			if err := r.backend.Unset(ctx, k); err != nil {
 				return err
 			}
@@ -198,8 +253,19 @@ func (r *Run) snapshot(ctx context.Context) error {
 	return nil
 }
 
+// pageBefore reports whether a key is of a page of an older snapshot: an owner that was
+// replaced without knowing it must not take the newer one's.
+func pageBefore(key string, seq uint64) bool {
+	parts := strings.Split(key, "/")
+	if len(parts) < 3 {
+		return false
+	}
+	n, err := strconv.ParseUint(parts[2], 10, 64)
+	return err == nil && n < seq
+}
+
 // carry is the life of an owned run, from here to its end or interruption.
-func (r *Run) carry(control *controlServer) {
+func (r *Run) carry(control closer) {
 	defer close(r.done)
 	var parts sync.WaitGroup
 	readCtx, stopReading := context.WithCancel(context.Background())
@@ -211,9 +277,12 @@ func (r *Run) carry(control *controlServer) {
 			if seq <= r.tracker.seq {
 				return nil // lateEnd was faster; usage counts once
 			}
-			err := r.tracker.apply(seq, e)
+			err := r.apply(seq, e)
 			if e.Type == EventResult && e.Job != nil {
 				r.held.Delete(heldKeyOf(*e.Job))
+				if r.shared() {
+					delete(r.inflight, inflightKeyOf(*e.Job))
+				}
 			}
 			if e.Type == EventPlanned && e.Shard == RootShard && int(e.Phase) == r.starting {
 				r.starting = -1
@@ -250,7 +319,7 @@ func (r *Run) lateEnd(ctx context.Context) (myrmidon.State, error) {
 		if seq <= r.tracker.seq {
 			return nil
 		}
-		return r.tracker.apply(seq, e)
+		return r.apply(seq, e)
 	})
 	if err != nil {
 		return "", err
@@ -270,38 +339,51 @@ func (r *Run) trackerSeq() uint64 {
 	return r.tracker.seq
 }
 
-// wake tells steer that the tracker moved, and an idle worker that there may be work.
+// wake tells steer that the tracker moved.
 func (r *Run) wake() {
-	for _, c := range []chan struct{}{r.changed, r.nudge} {
-		select {
-		case c <- struct{}{}:
-		default:
-		}
-	}
-}
-
-// idle waits until the tracker moves: jobs are stored together with an event.
-func (r *Run) idle(ctx context.Context) {
-	timer := time.NewTimer(idleWait)
-	defer timer.Stop()
 	select {
-	case <-ctx.Done():
-	case <-r.nudge:
-	case <-timer.C:
+	case r.changed <- struct{}{}:
+	default:
 	}
 }
 
+// work runs this process's worker; a fleet has its own.
 func (r *Run) work() error {
+	if r.shared() {
+		<-r.drain.Done()
+		return nil
+	}
 	w := newWorker(workerConfig{
-		name: r.dir.owner().String(), backend: r.backend, workload: r.cfg.Workload, slots: r.cfg.Slots, gate: &r.gate,
-		lease: r.cfg.Lease, log: r.log,
-		spec:     func(string) (json.RawMessage, error) { return r.info.Spec, nil },
-		stale:    r.stale,
+		name: r.home.owner().String(), backend: r.backend, workloads: []myrmidon.Workload{r.cfg.Workload},
+		slots: r.cfg.Slots, gate: &r.gate, lease: r.cfg.Lease, log: r.log,
+		runs:     ownRun{r},
 		progress: r.progress,
 		held:     &r.held,
-		idle:     r.idle,
+		decorate: r.cfg.Decorate,
 	})
 	return w.run(r.drain, r.kill, r.stopKill)
+}
+
+// ownRun is what the worker of a run's owner knows of it: everything.
+type ownRun struct{ r *Run }
+
+func (o ownRun) look(_ context.Context, job myrmidon.Job, _ bool) (verdict, error) {
+	o.r.mu.Lock()
+	defer o.r.mu.Unlock()
+	switch {
+	case job.Run != o.r.info.ID || o.r.tracker.stale(job):
+		return dropIt, nil
+	case slices.Contains(o.r.info.Kinds, job.Kind):
+		o.r.holding = true
+		return holdIt, nil
+	}
+	return doIt, nil
+}
+
+func (o ownRun) spec(string) (json.RawMessage, error) { return o.r.info.Spec, nil }
+
+func (o ownRun) enter(ctx context.Context, _ string) (context.Context, *myrmidon.Gate, func()) {
+	return ctx, &o.r.gate, func() {}
 }
 
 func (r *Run) stale(j myrmidon.Job) bool {
@@ -310,11 +392,16 @@ func (r *Run) stale(j myrmidon.Job) bool {
 	return r.tracker.stale(j)
 }
 
-func (r *Run) progress(job myrmidon.Job, a myrmidon.Amount, done bool) {
+func inflightKeyOf(job myrmidon.Job) inflightKey {
 	key := inflightKey{job.Phase, job.Shard, job.First}
 	if len(job.Only) > 0 {
 		key.first = job.Only[0]
 	}
+	return key
+}
+
+func (r *Run) progress(job myrmidon.Job, a myrmidon.Amount, done bool) {
+	key := inflightKeyOf(job)
 	own := ownRSS()
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -322,7 +409,7 @@ func (r *Run) progress(job myrmidon.Job, a myrmidon.Amount, done bool) {
 		delete(r.inflight, key)
 		return
 	}
-	r.inflight[key] = inflight{job, a}
+	r.inflight[key] = inflight{job: job, amount: a}
 	sum := own
 	for _, f := range r.inflight {
 		sum += f.amount.RSS
@@ -367,6 +454,9 @@ func (r *Run) steer(failed, worked chan error) (myrmidon.State, error) {
 			if err := r.saveInfo(); err != nil {
 				return "", err
 			}
+			if err := r.unhold(); err != nil {
+				return "", err
+			}
 			if seq := r.trackerSeq(); seq > snapped+snapshotEvery {
 				if err := r.snapshot(context.Background()); err != nil {
 					return "", err
@@ -375,6 +465,26 @@ func (r *Run) steer(failed, worked chan error) (myrmidon.State, error) {
 			}
 		}
 	}
+}
+
+// unhold brings back the jobs that were held while something was paused. It looks again
+// every now and then: a worker may hold a job after it could know that it need not.
+func (r *Run) unhold() error {
+	r.mu.Lock()
+	r.ticks++
+	due := !r.info.Paused && len(r.info.Kinds) == 0 && (r.holding || r.shared() && r.ticks%10 == 0)
+	if due {
+		r.holding = false
+	}
+	r.mu.Unlock()
+	if !due {
+		return nil
+	}
+	n, err := r.backend.Unhold(context.Background(), r.info.ID)
+	if n > 0 {
+		r.log.Info("held jobs are fresh again", "jobs", n)
+	}
+	return err
 }
 
 // advance starts the next phase if it is its turn.
@@ -405,7 +515,7 @@ func (r *Run) advance() (myrmidon.State, error) {
 
 func (r *Run) startPhase(p, epoch uint32) error {
 	ctx := context.Background()
-	job, err := planJob(r.cfg.Workload.Name, r.info.ID, p, 0, epoch, planSpec{})
+	job, err := planJob(r.cfg.Workload, r.info.ID, p, 0, epoch, planSpec{})
 	if err != nil {
 		return err
 	}
@@ -418,7 +528,8 @@ func (r *Run) startPhase(p, epoch uint32) error {
 	}
 	event := Event{Type: EventPlanned, Run: r.info.ID, Time: time.Now().UTC(), Phase: p, Shard: RootShard, Epoch: epoch}
 	next := Cursor{Run: r.info.ID, Phase: p, Shard: RootShard, Steps: 1}
-	if err := r.backend.EnqueueSlice(ctx, []myrmidon.Job{job}, event, next); err != nil && !errors.Is(err, ErrStaleSlice) {
+	batch := Batch{Jobs: []myrmidon.Job{job}, Events: []Event{event}, Next: next}
+	if err := r.backend.Commit(ctx, batch); err != nil && !errors.Is(err, ErrStaleSlice) {
 		return err
 	}
 	return nil
@@ -435,20 +546,24 @@ func (r *Run) end(state myrmidon.State, err error) {
 	if err == nil && state == "" {
 		err = ErrInterrupted
 	}
-	if serr := r.saveInfo(); serr != nil && (err == nil || errors.Is(err, ErrInterrupted)) {
-		err = serr
+	if !errors.Is(err, ErrOwned) {
+		r.mu.Lock()
+		stopped := errors.Is(err, ErrInterrupted)
+		r.info.Left, r.info.Free = stopped && !r.handing, stopped && r.handing
+		r.mu.Unlock()
+		if serr := r.saveInfo(); serr != nil && (err == nil || errors.Is(err, ErrInterrupted)) {
+			err = serr
+		}
 	}
-	err = errors.Join(err, r.backend.Close())
+	err = errors.Join(err, r.closeBackend())
 	r.mu.Lock()
 	clean := r.info.State.Ended() && r.info.Parked == 0
 	r.mu.Unlock()
 	if clean && err == nil {
-		if rerr := os.RemoveAll(r.dir.Path("queue")); rerr != nil {
-			err = stateError("free the run's queue", rerr)
-		}
+		err = r.home.free()
 	}
 	r.mu.Lock()
-	r.err = errors.Join(err, r.dir.Unlock())
+	r.err = errors.Join(err, r.home.Unlock())
 	r.mu.Unlock()
 }
 
@@ -486,7 +601,13 @@ func (r *Run) finish(state myrmidon.State) (err error) {
 	if r.cfg.Enrich != nil {
 		r.cfg.Enrich(rep)
 	}
-	if err := r.dir.writeJSON("report.json", rep); err != nil {
+	// Whoever has lost the run hears it here, before anything is taken away.
+	if r.shared() {
+		if err := r.saveBefore(before); err != nil {
+			return err
+		}
+	}
+	if err := r.home.saveReport(rep); err != nil {
 		return err
 	}
 	if left > 0 {
@@ -498,8 +619,12 @@ func (r *Run) finish(state myrmidon.State) (err error) {
 		return err
 	}
 	r.report = rep
-	return r.backend.Purge(ctx, r.info.ID)
+	// What came after the end is not ours to take: somebody may have taken the run up anew.
+	return r.backend.Purge(ctx, r.info.ID, r.tracker.seq)
 }
+
+// saveBefore renews the lease with the standing from before the end.
+func (r *Run) saveBefore(info Info) error { return r.home.save(info) }
 
 // saveInfo replaces run.json.
 func (r *Run) saveInfo() error {
@@ -507,7 +632,7 @@ func (r *Run) saveInfo() error {
 	r.refresh()
 	info := r.info
 	r.mu.Unlock()
-	return r.dir.save(info)
+	return r.home.save(info)
 }
 
 // refresh brings info up to date; r.mu is held.
@@ -554,6 +679,15 @@ func (r *Run) Drain() {
 	r.wake()
 }
 
+// Hand stops carrying a fleet's run, for another process to take it up at once. It is not
+// given up as by Drain.
+func (r *Run) Hand() {
+	r.mu.Lock()
+	r.handing = true
+	r.mu.Unlock()
+	r.Drain()
+}
+
 // Kill ends the jobs under way too; they will be done again.
 func (r *Run) Kill() {
 	r.stopDrain()
@@ -569,16 +703,41 @@ func (r *Run) Cancel() {
 	r.Kill()
 }
 
-// Pause stops the run where it is, with its processes stopped, or lets it go on. A run
+// Pause stops the run where it is, with its processes stopped, or lets it go on. With
+// kinds, only jobs of those kinds are not begun any more; what is under way goes on. A run
 // that is stopping or ending cannot be paused: its jobs under way must come to their end.
-func (r *Run) Pause(on bool) error {
+func (r *Run) Pause(on bool, kinds ...string) error {
+	for _, k := range kinds {
+		if !slices.ContainsFunc(r.cfg.Workload.Kinds, func(x myrmidon.Kind) bool { return x.Name == k }) {
+			var known []string
+			for _, x := range r.cfg.Workload.Kinds {
+				known = append(known, x.Name)
+			}
+			return myrmidon.WithHint(fmt.Errorf("run %s has no jobs of kind %q", r.info.ID, k), "its kinds are "+strings.Join(known, ", "))
+		}
+	}
 	r.mu.Lock()
 	if on && (r.ending || r.drain.Err() != nil) {
 		r.mu.Unlock()
 		return fmt.Errorf("run %s is stopping already", r.info.ID)
 	}
-	r.gate.Set(on)
-	r.info.Paused = on
+	switch {
+	case len(kinds) > 0 && on:
+		for _, k := range kinds {
+			if !slices.Contains(r.info.Kinds, k) {
+				r.info.Kinds = append(slices.Clone(r.info.Kinds), k)
+			}
+		}
+	case len(kinds) > 0:
+		r.info.Kinds = slices.DeleteFunc(slices.Clone(r.info.Kinds), func(k string) bool { return slices.Contains(kinds, k) })
+		r.holding = true
+	default:
+		r.gate.Set(on)
+		r.info.Paused = on
+		if !on {
+			r.info.Kinds, r.holding = nil, true
+		}
+	}
 	r.rate = rate{}
 	r.mu.Unlock()
 	return r.saveInfo()

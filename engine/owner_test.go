@@ -25,7 +25,7 @@ func TestParkedEntryWhoseItemWasDoneIsForgottenAtTheEnd(t *testing.T) {
 	// Item 1 is parked for good.
 	r := &Run{backend: NewMemory(), info: Info{ID: run}, tracker: newTracker(run, twoPhases)}
 	for i := range uint32(2) {
-		job := myrmidon.Job{Kind: "k", Run: run, First: i, Count: 1, Attempt: 1}
+		job := myrmidon.Job{Kind: "k.k", Run: run, First: i, Count: 1, Attempt: 1}
 		if err := park(t.Context(), r.backend, Parked{Job: job, Reason: myrmidon.Failure{Message: "broke"}}); err != nil {
 			t.Fatal(err)
 		}

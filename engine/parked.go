@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"slices"
 	"strings"
@@ -45,26 +46,17 @@ func park(ctx context.Context, b Blobs, p Parked) error {
 
 // listParked returns what is parked of a run, in order of ID.
 func listParked(ctx context.Context, b Blobs, run string) ([]Parked, error) {
-	keys, err := b.Keys(ctx, parkedPrefix(run))
-	if err != nil {
-		return nil, err
-	}
 	var out []Parked
-	for _, k := range keys {
-		data, err := b.Value(ctx, k)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // dropped meanwhile
-		}
-		if err != nil {
-			return nil, err
-		}
+	err := b.Each(ctx, parkedPrefix(run), func(key string, value []byte) error {
 		var p Parked
-		if err := json.Unmarshal(data, &p); err != nil {
-			return nil, fmt.Errorf("engine: parked entry %s: %w", k, err)
+		if err := json.Unmarshal(value, &p); err != nil {
+			return fmt.Errorf("engine: parked entry %s: %w", key, err)
 		}
 		out = append(out, p)
-	}
-	return out, nil
+		return nil
+	})
+	slices.SortFunc(out, func(a, b Parked) int { return strings.Compare(a.ID, b.ID) })
+	return out, err
 }
 
 // Retry gives parked jobs of a run under way another try: those with the given IDs, or
@@ -87,7 +79,7 @@ func (r *Run) Retry(ids ...string) (int, error) {
 	epoch := r.tracker.epoch + 1
 	stored := 0
 	for batch := range slices.Chunk(all, MaxSliceJobs) {
-		event := Event{Type: EventRetried, Run: r.info.ID, Time: time.Now().UTC(), Epoch: epoch}
+		event := Event{Type: EventRetried, Run: r.info.ID, Time: time.Now().UTC(), Epoch: epoch, Nonce: rand.Uint64()}
 		var jobs []myrmidon.Job
 		var taken []string
 		for _, p := range batch {
@@ -104,7 +96,7 @@ func (r *Run) Retry(ids ...string) (int, error) {
 		if len(jobs) == 0 {
 			continue
 		}
-		if err := r.backend.EnqueueSlice(ctx, jobs, event, Cursor{}); err != nil {
+		if err := r.backend.Commit(ctx, Batch{Jobs: jobs, Events: []Event{event}}); err != nil {
 			return stored, err
 		}
 		if err := r.tracker.apply(0, event); err != nil {
@@ -185,21 +177,28 @@ func (r *Run) stillParked(ctx context.Context) ([]Parked, error) {
 
 // ParkedJobs are the parked jobs of a run that has no owner.
 type ParkedJobs struct {
-	run *Run // not carried: only its backend and name are used
+	run   *Run // not carried: only its backend, home and name are used
+	close func() error
 }
 
 // OpenParked opens the parked jobs of a run whose lock the caller holds. A run whose
-// queue is gone has none.
-func OpenParked(ctx context.Context, dir *RunDir, open func(ctx context.Context, dir string) (Backend, error)) (*ParkedJobs, error) {
-	info, err := dir.Info()
+// queue is gone has none. open is not called for a run of a fleet.
+func OpenParked(ctx context.Context, home Home, open func(ctx context.Context, dir string) (Backend, error)) (*ParkedJobs, error) {
+	info, err := home.Info()
 	if err != nil {
 		return nil, err
 	}
-	p := &ParkedJobs{run: &Run{info: info, dir: dir}}
-	if _, err := os.Stat(dir.Path("queue")); errors.Is(err, fs.ErrNotExist) {
-		p.run.backend = NewMemory()
-	} else if p.run.backend, err = open(ctx, dir.Path("queue")); err != nil {
-		return nil, err
+	p := &ParkedJobs{run: &Run{info: info, home: home}, close: func() error { return nil }}
+	switch h := home.(type) {
+	case *FleetRun:
+		p.run.backend = h.fleet
+	case *RunDir:
+		if _, err := os.Stat(h.Path("queue")); errors.Is(err, fs.ErrNotExist) {
+			p.run.backend = NewMemory()
+		} else if p.run.backend, err = open(ctx, h.Path("queue")); err != nil {
+			return nil, err
+		}
+		p.close = p.run.backend.Close
 	}
 	return p, nil
 }
@@ -218,8 +217,8 @@ func (p *ParkedJobs) Drop(ids ...string) (int, error) {
 		return n, err
 	}
 	p.run.info.Parked = len(left)
-	return n, p.run.dir.save(p.run.info)
+	return n, p.run.home.save(p.run.info)
 }
 
 // Close releases the queue.
-func (p *ParkedJobs) Close() error { return p.run.backend.Close() }
+func (p *ParkedJobs) Close() error { return p.close() }

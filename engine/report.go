@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"github.com/RoaringBitmap/roaring/v2"
@@ -87,7 +86,7 @@ func (r *Run) buildReport(items []ItemReport, parked []Parked) *Report {
 	rep := &Report{
 		ID: r.info.ID, Workload: r.info.Workload, Title: r.info.Title, State: r.info.State,
 		Created: r.info.Created, Ended: r.info.Ended, Active: r.info.Active.Seconds(), Spec: r.info.Spec,
-		Plan: t.notes, Groups: t.groups(maxInlineItems), Counts: t.counts(), Items: items, ItemsFile: r.dir.Path("items.jsonl"),
+		Plan: t.notes, Groups: t.groups(maxInlineItems), Counts: t.counts(), Items: items,
 		Parked: parked, Outputs: t.output, Error: t.lastErr,
 		Usage: UsageReport{
 			CPU: (t.totals.CPU + r.info.OwnCPU).Seconds(), OwnCPU: r.info.OwnCPU.Seconds(), PeakRSS: r.info.PeakRSS,
@@ -115,68 +114,44 @@ func (r *Run) buildReport(items []ItemReport, parked []Parked) *Report {
 	return rep
 }
 
-// writeItems streams the log into items.jsonl and returns the first lines. When a run is
-// retried after its end, the lines of its earlier end stay in front: Info.ItemsSize bytes
-// that hold the events up to Info.ItemsSeq.
+// writeItems streams the log into the run's evidence and returns its first lines. When a
+// run is retried after its end, the lines of its earlier end stay in front: Info.ItemsSize
+// of them, which hold the events up to Info.ItemsSeq.
 func (r *Run) writeItems(ctx context.Context) (inline []ItemReport, size int64, err error) {
-	path := r.dir.Path("items.jsonl")
-	tmp := path + ".tmp"
-	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_RDWR, 0o600)
+	to, err := r.home.newItems(r.info.ItemsSize)
 	if err != nil {
-		return nil, 0, stateError("write the items of run "+r.info.ID, err)
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(stateError("write the items of run "+r.info.ID, err), os.Remove(tmp))
-		}
-	}()
-	defer f.Close()
-	if err := copyHead(f, path, r.info.ItemsSize); err != nil {
 		return nil, 0, err
 	}
-	out := bufio.NewWriterSize(f, 1<<16)
+	defer to.abort()
+	out := bufio.NewWriterSize(to, 1<<16)
 	lines := newItemLines(r.tracker.phases)
 	enc := json.NewEncoder(out)
 	err = r.backend.Read(ctx, r.info.ID, r.info.ItemsSeq, false, func(_ uint64, e Event) error {
+		if checkEvent(r.info.ID, len(r.tracker.phases), e) != nil {
+			return nil // it was said when the tracker saw it
+		}
 		return lines.of(e, func(it ItemReport) error { return enc.Encode(it) })
 	})
+	if err == nil {
+		err = out.Flush()
+	}
+	if err == nil {
+		size, err = to.finish()
+	}
 	if err != nil {
 		return nil, 0, err
 	}
-	if err := out.Flush(); err != nil {
-		return nil, 0, err
-	}
-	if size, err = f.Seek(0, io.SeekEnd); err != nil {
-		return nil, 0, err
-	}
-	if inline, err = firstItems(f); err != nil {
-		return nil, 0, err
-	}
-	if err := f.Close(); err != nil {
-		return nil, 0, err
-	}
-	return inline, size, os.Rename(tmp, path)
-}
-
-// copyHead copies the first n bytes of the file at path to w.
-func copyHead(w io.Writer, path string, n int64) error {
-	if n == 0 {
-		return nil
-	}
-	f, err := os.Open(path)
+	stored, err := r.home.OpenItems()
 	if err != nil {
-		return err
+		return nil, 0, err
 	}
-	defer f.Close()
-	_, err = io.CopyN(w, f, n)
-	return err
+	defer stored.Close()
+	inline, err = firstItems(stored)
+	return inline, size, err
 }
 
 // firstItems reads the lines that fit into the report itself.
-func firstItems(f io.ReadSeeker) (items []ItemReport, err error) {
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return nil, err
-	}
+func firstItems(f io.Reader) (items []ItemReport, err error) {
 	for dec := json.NewDecoder(f); len(items) < maxInlineItems; {
 		var it ItemReport
 		switch err := dec.Decode(&it); {

@@ -119,7 +119,7 @@ func once(n int) map[string]int {
 
 type bench struct {
 	state *engine.State
-	dir   *engine.RunDir
+	dir   engine.Home
 	cfg   engine.RunConfig
 }
 
@@ -148,7 +148,7 @@ func (b *bench) start(t *testing.T) *engine.Run {
 // again opens the run as another process would.
 func (b *bench) again(t *testing.T, retry bool) *engine.Run {
 	t.Helper()
-	dir, err := b.state.Find(b.dir.ID)
+	dir, err := b.state.Find(b.dir.RunID())
 	check(t, err)
 	check(t, dir.Lock())
 	b.dir, b.cfg.RetryParked = dir, retry
@@ -205,7 +205,7 @@ func TestRunDoesEveryItemOnceAndReportsIt(t *testing.T) {
 		t.Errorf("items.jsonl has %d lines, want 9", n)
 	}
 	for _, name := range []string{"queue", "control.sock"} {
-		if _, err := os.Lstat(b.dir.Path(name)); !errors.Is(err, os.ErrNotExist) {
+		if _, err := os.Lstat(folder(b.dir).Path(name)); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("%s is left after the end: %v", name, err)
 		}
 	}
@@ -470,7 +470,7 @@ func TestSecondOwnerIsRefusedByName(t *testing.T) {
 	c := holding()
 	b := newBench(t, c)
 	r := b.start(t)
-	other, err := b.state.Find(b.dir.ID[:12])
+	other, err := b.state.Find(b.dir.RunID()[:12])
 	check(t, err)
 	err = other.Lock()
 	if !errors.Is(err, engine.ErrOwned) || !strings.Contains(err.Error(), fmt.Sprintf("process %d", os.Getpid())) {
@@ -565,13 +565,16 @@ func TestFindSaysWhatIsAmbiguousOrMissing(t *testing.T) {
 	}
 	latest, err := state.Find("latest")
 	check(t, err)
-	if latest.ID != infos[1].ID {
-		t.Errorf("latest is %s, want %s", latest.ID, infos[1].ID)
+	if latest.RunID() != infos[1].ID {
+		t.Errorf("latest is %s, want %s", latest.RunID(), infos[1].ID)
 	}
-	check(t, os.WriteFile(latest.Path("run.json"), []byte("{"), 0o600))
+	check(t, os.WriteFile(folder(latest).Path("run.json"), []byte("{"), 0o600))
 	infos, problems, err = state.List()
 	check(t, err)
-	if len(infos) != 1 || len(problems) != 1 || !strings.Contains(problems[0].Error(), latest.Path("run.json")) {
+	if len(infos) != 1 || len(problems) != 1 || !strings.Contains(problems[0].Error(), folder(latest).Path("run.json")) {
 		t.Errorf("a broken run.json hides others or its name: %v, %v", infos, problems)
 	}
 }
+
+// folder is where a local run is kept.
+func folder(h engine.Home) *engine.RunDir { return h.(*engine.RunDir) }

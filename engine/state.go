@@ -4,11 +4,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"syscall"
 	"time"
 
@@ -53,9 +53,11 @@ func OpenState(dir string) (*State, error) {
 type Info struct {
 	ID         string         `json:"id"`
 	Workload   string         `json:"workload"`
-	Title      string         `json:"title"` // for people: "talk.mp4 -> ./out"
+	Version    uint32         `json:"version,omitempty"` // of the workload's specs
+	Title      string         `json:"title"`             // for people: "talk.mp4 -> ./out"
 	State      myrmidon.State `json:"state"`
 	Paused     bool           `json:"paused,omitempty"`
+	Kinds      []string       `json:"paused_kinds,omitempty"`
 	Phase      string         `json:"phase,omitempty"`
 	Durability string         `json:"durability"`
 	Slots      int            `json:"slots"`
@@ -76,6 +78,13 @@ type Info struct {
 	ItemsSeq  uint64          `json:"items_seq,omitempty"`
 	Spec      json.RawMessage `json:"spec"`
 
+	// Term counts the owners that a fleet's run has had. Left is set by one that gave the
+	// run up on purpose: it is then not taken over, only resumed. Free is set by one that
+	// must end: anybody may take the run at once.
+	Term uint64 `json:"term,omitempty"`
+	Left bool   `json:"left,omitempty"`
+	Free bool   `json:"free,omitempty"`
+
 	// Live says whether an owner holds the lock; it is found out when the run is read.
 	Live bool `json:"-"`
 }
@@ -88,6 +97,15 @@ type Owner struct {
 
 // String names the process for people.
 func (o Owner) String() string { return fmt.Sprintf("process %d on %s", o.PID, o.Host) }
+
+// thisProcess names this process to others.
+func thisProcess() Owner {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "this machine"
+	}
+	return Owner{os.Getpid(), host}
+}
 
 // Standing is the state as people see it: a run that should run but has no owner is
 // interrupted.
@@ -118,8 +136,8 @@ var ErrNoRun = errors.New("no such run")
 
 func (s *State) runs() string { return filepath.Join(s.dir, "runs") }
 
-// Create makes the folder of a new run and locks it.
-func (s *State) Create(info Info) (*RunDir, error) {
+// Create implements Homes: it makes the folder of a new run and locks it.
+func (s *State) Create(info Info) (Home, error) {
 	id := ulid.Make().String()
 	d := &RunDir{ID: id, dir: filepath.Join(s.runs(), id)}
 	if err := os.MkdirAll(d.dir, 0o700); err != nil {
@@ -146,29 +164,20 @@ func stateError(what string, err error) error {
 	return err
 }
 
-// Find returns the run whose ID begins with prefix, whatever its case; "latest" is the
-// newest. None or several are errors.
-func (s *State) Find(prefix string) (*RunDir, error) {
+// Find implements Homes.
+func (s *State) Find(prefix string) (Home, error) {
 	ids, err := s.ids()
 	if err != nil {
 		return nil, err
 	}
-	if prefix == "latest" && len(ids) > 0 {
-		return s.dirOf(ids[len(ids)-1]), nil
-	}
-	var found []string
-	for _, id := range ids {
-		if prefix != "" && strings.HasPrefix(id, strings.ToUpper(prefix)) {
-			found = append(found, id)
-		}
-	}
-	switch len(found) {
+	switch id, found := findID(ids, prefix); found {
 	case 1:
-		return s.dirOf(found[0]), nil
+		return s.dirOf(id), nil
 	case 0:
-		return nil, myrmidon.WithHint(fmt.Errorf("%w: %s in %s", ErrNoRun, prefix, s.dir), "myrmidon runs lists them; --state names another folder")
+		return nil, myrmidon.WithHint(fmt.Errorf("%w: %s in %s", ErrNoRun, prefix, s.dir), "myrmidon runs lists them; --state names another folder, --nats a fleet")
+	default:
+		return nil, myrmidon.WithHint(fmt.Errorf("%d runs begin with %s", found, prefix), "give more of the ID")
 	}
-	return nil, myrmidon.WithHint(fmt.Errorf("%d runs begin with %s", len(found), prefix), "give more of the ID")
 }
 
 func (s *State) dirOf(id string) *RunDir { return &RunDir{ID: id, dir: filepath.Join(s.runs(), id)} }
@@ -212,6 +221,62 @@ func (s *State) List() (infos []Info, problems []error, err error) {
 		infos = append(infos, info)
 	}
 	return infos, problems, nil
+}
+
+// RunID implements Home.
+func (d *RunDir) RunID() string { return d.ID }
+
+// Place implements Home.
+func (d *RunDir) Place() string { return d.Path("report.json") }
+
+func (d *RunDir) saveReport(rep *Report) error {
+	rep.ItemsFile = d.Path("items.jsonl")
+	return d.writeJSON("report.json", rep)
+}
+
+// newItems begins a file with the first size bytes of items.jsonl.
+func (d *RunDir) newItems(size int64) (itemsWriter, error) {
+	path := d.Path("items.jsonl")
+	f, err := os.OpenFile(path+".tmp", os.O_CREATE|os.O_TRUNC|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, stateError("write the items of run "+d.ID, err)
+	}
+	out := &itemsFile{File: f, path: path}
+	if err := copyHead(f, path, size); err != nil {
+		out.abort()
+		return nil, stateError("write the items of run "+d.ID, err)
+	}
+	return out, nil
+}
+
+// copyHead copies the first n bytes of the file at path to w.
+func copyHead(w io.Writer, path string, n int64) error {
+	if n == 0 {
+		return nil
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = io.CopyN(w, f, n)
+	return err
+}
+
+// OpenItems implements Home.
+func (d *RunDir) OpenItems() (io.ReadCloser, error) {
+	f, err := os.Open(d.Path("items.jsonl"))
+	if err != nil {
+		return nil, stateError("read the items of run "+d.ID, err)
+	}
+	return f, nil
+}
+
+func (d *RunDir) free() error {
+	if err := os.RemoveAll(d.Path("queue")); err != nil {
+		return stateError("free the run's queue", err)
+	}
+	return nil
 }
 
 // Path returns the path of a file in the run's folder.
@@ -277,11 +342,7 @@ func (d *RunDir) Lock() error {
 		return myrmidon.WithHint(fmt.Errorf("run %s: %w: %s", d.ID, ErrOwned, d.owner()),
 			"watch it with myrmidon runs show, or end it with myrmidon runs cancel")
 	}
-	host, err := os.Hostname()
-	if err != nil {
-		host = "this machine"
-	}
-	line, err := json.Marshal(Owner{os.Getpid(), host})
+	line, err := json.Marshal(thisProcess())
 	if err == nil {
 		if err = f.Truncate(0); err == nil {
 			_, err = f.WriteAt(line, 0)
@@ -342,10 +403,7 @@ func (d *RunDir) Abandon() error {
 	if err := d.save(info); err != nil {
 		return err
 	}
-	if err := os.RemoveAll(d.Path("queue")); err != nil {
-		return stateError("free the run's queue", err)
-	}
-	return nil
+	return d.free()
 }
 
 // Report reads the report of a run that has ended.

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -25,6 +26,7 @@ type tracker struct {
 	notes   []json.RawMessage
 	output  []json.RawMessage
 	lastErr *myrmidon.Failure
+	nonces  [4096]uint64 // of the events applied last, by their lower bits
 }
 
 // shard is the state of one shard.
@@ -85,25 +87,51 @@ func (t *tracker) shard(phase, id uint32) *shard {
 	return s
 }
 
-// apply takes one event. Events that cannot be of this run are errors: a log that
-// holds them is damaged.
+// apply takes one event. An event that cannot be of this run is an error, and changes
+// nothing but the sequence: others may write to a shared broker.
 func (t *tracker) apply(seq uint64, e Event) error {
-	if e.Run != t.run || int(e.Phase) >= len(t.phases) {
-		return fmt.Errorf("engine: event %d of run %s, phase %d is not of run %s with %d phases", seq, e.Run, e.Phase, t.run, len(t.phases))
-	}
 	t.seq = max(t.seq, seq)
+	if err := checkEvent(t.run, len(t.phases), e); err != nil {
+		return fmt.Errorf("engine: event %d: %w", seq, err)
+	}
+	if e.Nonce != 0 {
+		// An event whose answer was lost is stored once more: what it used counts once.
+		at := &t.nonces[e.Nonce%uint64(len(t.nonces))]
+		if *at == e.Nonce {
+			return nil
+		}
+		*at = e.Nonce
+	}
 	switch e.Type {
 	case EventPlanned:
 		t.planned(e)
 	case EventResult:
-		if e.Job == nil || e.Result == nil {
-			return fmt.Errorf("engine: event %d of run %s is a result without a job", seq, e.Run)
-		}
 		t.result(e)
 	case EventRetried:
 		t.retried(e)
 	default:
 		return fmt.Errorf("engine: event %d of run %s has type %q, which this version does not know", seq, e.Run, e.Type)
+	}
+	return nil
+}
+
+// checkEvent says what is wrong with an event in the log of a run.
+func checkEvent(run string, phases int, e Event) error {
+	if e.Run != run || int(e.Phase) >= phases {
+		return fmt.Errorf("run %s, phase %d is not of run %s with %d phases", e.Run, e.Phase, run, phases)
+	}
+	switch {
+	case e.Type == EventResult && (e.Job == nil || e.Result == nil):
+		return errors.New("it is a result without a job")
+	case e.Type == EventResult && (e.Job.Run != e.Run || e.Job.Phase != e.Phase || e.Job.Shard != e.Shard):
+		return errors.New("it is the result of another job")
+	case e.Type == EventResult:
+		return CheckJob(e.Job)
+	}
+	for i := range e.Jobs {
+		if err := CheckJob(&e.Jobs[i]); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -245,8 +273,8 @@ func (t *tracker) stale(j myrmidon.Job) bool {
 		return true
 	}
 	s := t.shards[j.Phase][j.Shard]
-	if s == nil {
-		return false
+	if s == nil || strings.HasSuffix(j.Kind, planSuffix) {
+		return false // a plan's cursor tells
 	}
 	for i := range j.Items() {
 		if s.done.Contains(i) || s.failed.Contains(i) || s.attempts[i] >= j.Attempt {

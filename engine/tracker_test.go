@@ -24,7 +24,7 @@ func plannedEvent(shard, step, next uint32, done bool) Event {
 }
 
 func resultEvent(shard, first, count, attempt uint32, failed, parked []uint32) Event {
-	j := myrmidon.Job{Kind: "k", Run: run, Shard: shard, First: first, Count: count, Attempt: attempt, Units: 5}
+	j := myrmidon.Job{Kind: "k.k", Run: run, Shard: shard, First: first, Count: count, Attempt: attempt, Units: 5}
 	e := Event{Type: EventResult, Run: run, Shard: shard, Job: &j, Result: &myrmidon.Result{}, Failed: failed, Parked: parked}
 	if len(failed) > 0 {
 		e.Error = &myrmidon.Failure{Message: "broke"}
@@ -116,7 +116,7 @@ func TestStaleJobs(t *testing.T) {
 		resultEvent(0, 2, 1, 1, []uint32{2}, nil),         // 2 has a next attempt
 	)
 	job := func(attempt, epoch uint32, items ...uint32) myrmidon.Job {
-		return myrmidon.Job{Run: run, Only: items, Attempt: attempt, Epoch: epoch}
+		return myrmidon.Job{Kind: "k.k", Run: run, Only: items, Attempt: attempt, Epoch: epoch}
 	}
 	for _, c := range []struct {
 		name string

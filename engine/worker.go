@@ -3,13 +3,7 @@ package engine
 import (
 	"context"
 	"encoding/json"
-	"errors"
-	"fmt"
 	"log/slog"
-	"math/rand/v2"
-	"runtime/debug"
-	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,16 +11,16 @@ import (
 	"myrmidon"
 )
 
-// planSuffix ends the kind of the jobs that plan: "<workload>.plan".
-const planSuffix = ".plan"
-
 const (
 	defaultAttempts = 3
 	backoffBase     = time.Second
 	backoffMax      = 5 * time.Minute
-	// idleWait is how long a worker without work waits unless something happens in its
-	// run: it bounds how late a retry starts.
-	idleWait = time.Second
+	// idleWait is how long one waiting pull lasts. Work wakes it at once; it bounds how long
+	// a worker that has ended may still be asked for.
+	idleWait = 5 * time.Second
+	// readyTime is how much work, by the jobs' mean time, a worker takes in one pull of
+	// short jobs, and how long they wait for a slot before it gives them back.
+	readyTime = 200 * time.Millisecond
 )
 
 // Slots bounds the jobs that run at once. Workers of several runs may share one.
@@ -35,49 +29,91 @@ type Slots chan struct{}
 // NewSlots returns n slots; n < 1 is 1.
 func NewSlots(n int) Slots { return make(Slots, max(n, 1)) }
 
-// workerConfig is what a worker needs. See owner.go for who fills it.
+// workerConfig is what a worker needs. See owner.go and fleetworker.go for who fills it.
 type workerConfig struct {
-	name     string
-	backend  Backend
-	workload myrmidon.Workload
-	spec     func(run string) (json.RawMessage, error)
-	slots    Slots
-	gate     *myrmidon.Gate
-	// stale says whether a delivered job needs no handler.
-	stale func(myrmidon.Job) bool
+	name      string
+	backend   Backend
+	workloads []myrmidon.Workload
+	slots     Slots
+	gate      *myrmidon.Gate
+	runs      runView
 	// progress is told of each running job: with an amount while it runs, with done
 	// when it has ended.
 	progress func(job myrmidon.Job, a myrmidon.Amount, done bool)
 	// held are the attempts (heldKey) whose handlers run, or whose events the tracker has
 	// not seen yet; whoever feeds the tracker removes those.
 	held *sync.Map
-	// idle waits until there may be work, idleWait at most.
-	idle  func(context.Context)
-	lease time.Duration
-	log   *slog.Logger
+	// forgetHeld says that there is no tracker: an attempt is held until its event is stored.
+	forgetHeld bool
+	priority   func() int // of its pulls, 0 to 9; nil: 0
+	decorate   func(ctx context.Context, kind string) context.Context
+	lease      time.Duration
+	log        *slog.Logger
 }
+
+// runView is what a worker knows of the runs whose jobs it is handed.
+type runView interface {
+	// look says what to do with a job. again: it may have been handed out before.
+	look(ctx context.Context, job myrmidon.Job, again bool) (verdict, error)
+	spec(run string) (json.RawMessage, error)
+	// enter returns what the handlers of a run are given: a context within ctx that ends
+	// when the run is cancelled, and the gate that is shut while it is paused. leave is
+	// called when the handler has ended.
+	enter(ctx context.Context, run string) (within context.Context, gate *myrmidon.Gate, leave func())
+}
+
+// verdict is what becomes of a job that was handed out.
+type verdict int
+
+const (
+	doIt   verdict = iota
+	dropIt         // its items are done, or its run has ended
+	holdIt         // its run or kind is paused
+)
 
 // worker pulls jobs and runs their handlers.
 //
-//	pull ──► slot ──► stale? ──yes──────────────────────────────────► ack
-//	                    │ no
-//	                 handler ──ok──► event ─────────────────────────► ack
-//	                    └──failed──► park | store next attempt ─► event ─► ack
+//	         ┌─ nothing there: a waiting pull (hand) on each lane ─┐
+//	slot ──► pull ──► ready ──► look ──drop──────────────────────────────────► ack
+//	                             │ └──hold──► held jobs ─────────────────────► ack
+//	                          handler ──ok──► event ──────────────────────────► ack
+//	                             └──failed──► park ─► event and next attempt ─► ack
 type worker struct {
 	workerConfig
 	kinds map[string]myrmidon.Kind
-	long  bool
-	pulls atomic.Uint64
+	plans map[string]myrmidon.Workload // by the kind of their plan jobs
+	lanes []Lane
+	turn  int        // of pull; only run uses it
+	ready []Delivery // pulled and waiting for a slot; only run uses it
+
+	hands  map[source]bool // waiting pulls under way; only run uses it
+	caught chan handful
+	full   atomic.Bool  // no slot is free: what a hand catches goes back
+	alone  sync.RWMutex // see suspect.go
+	pace   atomic.Int64 // mean time of a short job, ns
+}
+
+// source is where jobs are pulled from.
+type source struct {
+	lane    Lane
+	retries bool
+}
+
+// handful is what a waiting pull brought.
+type handful struct {
+	from source
+	ds   []Delivery
+	err  error
 }
 
 // heldKey names one attempt of a job.
 type heldKey struct {
-	run                                 string
+	run, kind                           string
 	phase, shard, first, attempt, epoch uint32
 }
 
 func heldKeyOf(j myrmidon.Job) heldKey {
-	k := heldKey{j.Run, j.Phase, j.Shard, j.First, j.Attempt, j.Epoch}
+	k := heldKey{j.Run, j.Kind, j.Phase, j.Shard, j.First, j.Attempt, j.Epoch}
 	if len(j.Only) > 0 {
 		k.first = j.Only[0]
 	}
@@ -85,11 +121,24 @@ func heldKeyOf(j myrmidon.Job) heldKey {
 }
 
 func newWorker(cfg workerConfig) *worker {
-	w := &worker{workerConfig: cfg, kinds: make(map[string]myrmidon.Kind)}
-	for _, k := range cfg.workload.Kinds {
-		w.kinds[k.Name] = k
-		w.long = w.long || k.Long
+	w := &worker{
+		workerConfig: cfg, kinds: make(map[string]myrmidon.Kind), plans: make(map[string]myrmidon.Workload),
+		hands: make(map[source]bool),
 	}
+	if w.priority == nil {
+		w.priority = func() int { return 0 }
+	}
+	if w.decorate == nil {
+		w.decorate = func(ctx context.Context, _ string) context.Context { return ctx }
+	}
+	for _, load := range cfg.workloads {
+		w.plans[load.Name+planSuffix] = load
+		w.lanes = append(w.lanes, Lanes(load)...)
+		for _, k := range load.Kinds {
+			w.kinds[k.Name] = k
+		}
+	}
+	w.caught = make(chan handful, 2*len(w.lanes))
 	return w
 }
 
@@ -98,381 +147,216 @@ func newWorker(cfg workerConfig) *worker {
 // is one of the backend: without it no work is possible.
 //
 // When the backend fails, abort ends the other jobs too: what they do could not be told.
-func (w *worker) run(drain, kill context.Context, abort func()) (err error) {
-	var jobs sync.WaitGroup
-	defer func() {
-		if err != nil {
-			abort()
-		}
-		jobs.Wait()
-	}()
+func (w *worker) run(drain, kill context.Context, abort func()) error {
+	var jobs, hands sync.WaitGroup
 	fail := make(chan error, 1)
+	err := w.loop(drain, kill, &jobs, &hands, fail)
+	if err != nil {
+		abort()
+	}
+	w.full.Store(true)
+	w.giveBack(context.WithoutCancel(kill))
+	jobs.Wait()
+	hands.Wait()
+	for len(w.caught) > 0 {
+		w.ready = append(w.ready, (<-w.caught).ds...)
+	}
+	w.giveBack(context.WithoutCancel(kill))
+	select {
+	case late := <-fail:
+		if err == nil {
+			abort()
+			err = late
+		}
+	default:
+	}
+	return err
+}
+
+func (w *worker) loop(drain, kill context.Context, jobs, hands *sync.WaitGroup, fail chan error) error {
 	for {
-		select {
-		case err := <-fail:
-			return err
-		default:
+		if shut, _ := w.gate.State(); shut {
+			w.giveBack(drain)
 		}
-		if err := w.gate.Wait(drain); err != nil {
-			return w.lastError(fail, &jobs)
+		if w.gate.Wait(drain) != nil {
+			return nil
 		}
-		select {
-		case w.slots <- struct{}{}:
-		case <-drain.Done():
-			return w.lastError(fail, &jobs)
-		case err := <-fail:
+		if err := w.slot(drain, fail); err != nil || drain.Err() != nil {
 			return err
 		}
-		ds, err := w.pull(drain)
+		d, err := w.take(drain)
 		if err != nil && drain.Err() == nil {
 			<-w.slots
 			return err
 		}
-		if len(ds) == 0 {
+		if d == nil {
 			// Without the slot: another run of this process may have work for it.
 			<-w.slots
-			w.idle(drain)
+			if err := w.wait(drain, hands, fail); err != nil {
+				return err
+			}
 			continue
 		}
 		jobs.Go(func() {
 			defer func() { <-w.slots }()
-			for _, d := range ds {
-				if err := w.do(kill, d); err != nil {
-					select {
-					case fail <- err:
-					default:
-					}
-					return
+			if err := w.do(kill, d); err != nil {
+				select {
+				case fail <- err:
+				default:
 				}
 			}
 		})
 	}
 }
 
-func (w *worker) lastError(fail chan error, jobs *sync.WaitGroup) error {
-	jobs.Wait()
+// slot waits for a slot, unless drain ends. Jobs that were pulled wait with it for a
+// moment only: another worker may be free.
+func (w *worker) slot(drain context.Context, fail chan error) error {
 	select {
 	case err := <-fail:
 		return err
+	case w.slots <- struct{}{}:
+		return nil
 	default:
-		return nil
 	}
-}
-
-// pull takes jobs for one slot, without waiting: one where jobs are long, else a handful.
-// Every second pull looks at the retries first; each falls back to the other kind.
-func (w *worker) pull(ctx context.Context) ([]Delivery, error) {
-	req := PullRequest{N: 16, Retries: w.pulls.Add(1)%2 == 0}
-	if w.long {
-		req.N = 1
-	}
-	ds, err := w.backend.Pull(ctx, req)
-	if len(ds) > 0 || err != nil {
-		return ds, err
-	}
-	req.Retries = !req.Retries
-	return w.backend.Pull(ctx, req)
-}
-
-// do carries one delivery to its end. A non-nil error means that the backend failed.
-func (w *worker) do(kill context.Context, d Delivery) error {
-	job := d.Job()
-	if kill.Err() != nil {
-		return d.Release(context.WithoutCancel(kill))
-	}
-	// What follows a handler must be stored also when kill has ended.
-	store := context.WithoutCancel(kill)
-	if shut, _ := w.gate.State(); shut {
-		return d.Release(store) // pulled in the moment of the pause
-	}
-	if strings.HasSuffix(job.Kind, planSuffix) {
-		return w.plan(kill, d)
-	}
-	if w.stale(job) {
-		return d.Ack(store)
-	}
-	key := heldKeyOf(job)
-	if _, twice := w.held.LoadOrStore(key, true); twice {
-		// Its lease ended while this process slept (Ctrl-Z, a closed lid). The handler that
-		// has it extends the lease again, and acknowledges it after its event.
-		return nil
-	}
-	res, err := w.handle(kill, d)
-	if kill.Err() != nil && err != nil {
-		// Not the job's failure: it stops with us and counts no attempt.
-		w.held.Delete(key)
-		return d.Release(store)
-	}
-	if err := w.settle(store, job, res, err); err != nil {
-		w.held.Delete(key)
-		return err
-	}
-	return d.Ack(store)
-}
-
-// handle runs the handler, keeps the lease and turns a panic into an error.
-func (w *worker) handle(ctx context.Context, d Delivery) (res myrmidon.Result, err error) {
-	job := d.Job()
-	kind, ok := w.kinds[job.Kind]
-	if !ok {
-		return res, myrmidon.Permanent(fmt.Errorf("this version of the program knows no jobs of kind %q", job.Kind))
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer w.keep(ctx, cancel, d)()
-	ctx = myrmidon.WithGate(ctx, w.gate)
-	ctx = myrmidon.WithProgress(ctx, func(a myrmidon.Amount) { w.progress(job, a, false) })
-	w.progress(job, myrmidon.Amount{}, false)
-	defer func() { w.progress(job, myrmidon.Amount{}, true) }()
-	defer func() {
-		if p := recover(); p != nil {
-			w.log.Error("a handler panicked", "kind", job.Kind, "panic", p, "stack", string(debug.Stack()))
-			err = fmt.Errorf("%s: panic: %v", job.Kind, p)
+	timer := time.NewTimer(readyTime)
+	defer timer.Stop()
+	for {
+		select {
+		case err := <-fail:
+			return err
+		case w.slots <- struct{}{}:
+			w.full.Store(false)
+			return nil
+		case <-drain.Done():
+			return nil
+		case h := <-w.caught:
+			if err := w.catch(h); err != nil {
+				return err
+			}
+		case <-timer.C:
+			w.full.Store(true)
+			w.giveBack(drain)
 		}
-	}()
-	return kind.Handler.Handle(ctx, job)
+		if w.full.Load() {
+			w.giveBack(drain)
+		}
+	}
 }
 
-// keep extends the lease of d until the function that it returns is called, which also
-// ends ctx. Handlers end stalled work themselves.
-func (w *worker) keep(ctx context.Context, cancel context.CancelFunc, d Delivery) (stop func()) {
-	var lease sync.WaitGroup
-	lease.Go(func() {
-		tick := time.NewTicker(w.lease / 3)
-		defer tick.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-				if err := d.Extend(ctx); err != nil {
-					w.log.Warn("could not extend a lease", "job", d.Job().Name, "err", err)
-				}
+// giveBack releases what was pulled and not begun.
+func (w *worker) giveBack(ctx context.Context) {
+	for _, d := range w.ready {
+		if err := d.Release(context.WithoutCancel(ctx)); err != nil {
+			w.log.Warn("could not give a job back; its lease will", "job", d.Job().Name, "err", err)
+		}
+	}
+	w.ready = nil
+}
+
+// take returns a job, nil if there is none now.
+func (w *worker) take(ctx context.Context) (Delivery, error) {
+	for len(w.caught) > 0 {
+		if err := w.catch(<-w.caught); err != nil {
+			return nil, err
+		}
+	}
+	if len(w.ready) == 0 {
+		var err error
+		if w.ready, err = w.pull(ctx); err != nil || len(w.ready) == 0 {
+			return nil, err
+		}
+	}
+	d := w.ready[0]
+	w.ready = w.ready[1:]
+	return d, nil
+}
+
+// pull takes what is there, without waiting. Every second pull looks at the retries first,
+// so that neither fresh jobs nor retries can starve the others; lanes take turns.
+func (w *worker) pull(ctx context.Context) ([]Delivery, error) {
+	w.turn++
+	for half := range 2 {
+		retries := (w.turn+half)%2 == 0
+		for i := range w.lanes {
+			at := source{w.lanes[(w.turn/2+i)%len(w.lanes)], retries}
+			if w.hands[at] {
+				continue // a waiting pull brings it
+			}
+			ds, err := w.backend.Pull(ctx, w.request(at, 0))
+			if len(ds) > 0 || err != nil {
+				return ds, err
 			}
 		}
-	})
-	return func() { cancel(); lease.Wait() }
+	}
+	return nil, nil
 }
 
-// settle stores what came of a job: parked items, the next attempt of those that failed,
-// then the event. The next attempt is stored before the event that tells of this one:
-// a crash between them costs a second try, never the item.
-func (w *worker) settle(ctx context.Context, job myrmidon.Job, res myrmidon.Result, err error) error {
-	if n := len(res.Output); n > myrmidon.MaxJobSpec {
-		err = myrmidon.Permanent(fmt.Errorf("%s returned an output of %d bytes, at most %d fit an event", job.Kind, n, myrmidon.MaxJobSpec))
-		res.Output = nil
-	}
-	failed, parked, failure := w.judge(job, res, err)
-	if len(parked) > 0 {
-		p := job
-		p.Only = parked
-		if err := park(ctx, w.backend, Parked{Job: p, Reason: *failure, Time: time.Now().UTC()}); err != nil {
-			return err
+// request asks for one long job, or for as many short ones as make about readyTime of work.
+func (w *worker) request(from source, wait time.Duration) PullRequest {
+	req := PullRequest{Lane: from.lane, Retries: from.retries, N: 1, Wait: wait, Priority: w.priority()}
+	if !from.lane.Long {
+		req.N = min(cap(w.slots), MaxPull)
+		if pace := w.pace.Load(); pace > 0 {
+			req.N = max(req.N, min(int(int64(cap(w.slots))*int64(readyTime)/pace), MaxPull))
 		}
 	}
-	if again := without(failed, parked); len(again) > 0 {
-		next := job
-		next.Only = again
-		next.Attempt++
-		wait := max(backoff(job.Attempt), failure.After)
-		w.log.Info("job failed, trying again", "job", job.Name, "attempt", job.Attempt, "in", wait.Round(time.Millisecond), "err", failure)
-		if err := w.backend.Retry(ctx, next, time.Now().Add(wait)); err != nil {
-			return err
-		}
-	}
-	lean := job
-	lean.Spec = nil
-	return w.backend.Append(ctx, Event{
-		Type: EventResult, Run: job.Run, Time: time.Now().UTC(), Phase: job.Phase, Shard: job.Shard, Epoch: job.Epoch,
-		Job: &lean, Result: &res, Failed: failed, Parked: parked, Error: failure, Worker: w.name,
-	})
+	return req
 }
 
-// judge says which items failed, which of them are parked, and why.
-func (w *worker) judge(job myrmidon.Job, res myrmidon.Result, err error) (failed, parked []uint32, failure *myrmidon.Failure) {
-	attempts := w.kinds[job.Kind].Attempts
-	if attempts == 0 {
-		attempts = defaultAttempts
+// timed takes the time that a short job took into the mean.
+func (w *worker) timed(took time.Duration) {
+	old := w.pace.Load()
+	if old == 0 {
+		old = int64(took)
 	}
-	last := int(job.Attempt) >= attempts
-	named := make(map[uint32]*myrmidon.Failure, len(res.Items))
-	for _, it := range res.Items {
-		named[it.Index] = it.Error
-	}
-	whole := myrmidon.AsFailure(err)
-	for i := range job.Items() {
-		f, ok := named[i]
-		if !ok {
-			f = whole
-		}
-		if f == nil {
-			continue
-		}
-		failed = append(failed, i)
-		if last || f.Permanent {
-			parked = append(parked, i)
-		}
-		if failure == nil || f.Permanent && !failure.Permanent {
-			failure = f
-		}
-	}
-	return failed, parked, failure
+	w.pace.Store(max(old+(int64(took)-old)/8, 1))
 }
 
-// without returns the elements of a that are not in b; both ascend.
-func without(a, b []uint32) (out []uint32) {
-	for _, x := range a {
-		if _, found := slices.BinarySearch(b, x); !found {
-			out = append(out, x)
+// wait keeps a waiting pull on each source and returns when one has brought something.
+func (w *worker) wait(ctx context.Context, hands *sync.WaitGroup, fail chan error) error {
+	w.full.Store(false)
+	for _, l := range w.lanes {
+		for _, retries := range []bool{false, true} {
+			from := source{l, retries}
+			if w.hands[from] {
+				continue
+			}
+			w.hands[from] = true
+			hands.Go(func() { w.hand(ctx, from) })
 		}
 	}
-	return out
-}
-
-// backoff is the wait after a failed attempt, from 1: see the package comment.
-func backoff(attempt uint32) time.Duration {
-	d := backoffBase << min(attempt-1, 20)
-	d = min(d, backoffMax)
-	return d*3/4 + rand.N(d/2)
-}
-
-// planSpec is the spec of a plan job.
-type planSpec struct {
-	Step   uint32          `json:"step"` // slices stored before this one
-	Next   uint32          `json:"next"`
-	Cursor json.RawMessage `json:"cursor,omitempty"`
-}
-
-func planJob(workload, run string, phase, shard, epoch uint32, s planSpec) (myrmidon.Job, error) {
-	spec, err := json.Marshal(s)
-	if err != nil {
-		return myrmidon.Job{}, fmt.Errorf("engine: plan of run %s: %w", run, err)
-	}
-	return myrmidon.Job{
-		Kind: workload + planSuffix, Run: run, Phase: phase, Shard: shard, Epoch: epoch, Attempt: 1, Name: "plan", Spec: spec,
-	}, nil
-}
-
-// plan runs the planner for one slice and stores it.
-func (w *worker) plan(kill context.Context, d Delivery) error {
-	store := context.WithoutCancel(kill)
-	job := d.Job()
-	var at planSpec
-	if err := json.Unmarshal(job.Spec, &at); err != nil {
-		return w.planFailed(store, d, myrmidon.Permanent(fmt.Errorf("plan job: %w", err)))
-	}
-	cursor, err := w.backend.Cursor(store, job.Run, job.Phase, job.Shard)
-	if err != nil {
+	_, changed := w.gate.State()
+	select {
+	case h := <-w.caught:
+		return w.catch(h)
+	case err := <-fail:
 		return err
+	case <-changed:
+	case <-ctx.Done():
 	}
-	if cursor.Steps > at.Step {
-		return d.Ack(store) // the slice, its event and its continuation are stored
-	}
-	slice, err := w.slice(kill, d, at)
-	if kill.Err() != nil && err != nil {
-		return d.Release(store)
-	}
-	if err != nil {
-		return w.planFailed(store, d, err)
-	}
-	jobs, event, err := w.number(job, at, slice)
-	if err != nil {
-		return w.planFailed(store, d, myrmidon.Permanent(err))
-	}
-	cursor.Run, cursor.Phase, cursor.Shard, cursor.Steps = job.Run, job.Phase, job.Shard, at.Step+1
-	err = w.backend.EnqueueSlice(store, jobs, event, cursor)
-	if err != nil && !errors.Is(err, ErrStaleSlice) {
-		return err
-	}
-	return d.Ack(store)
+	return nil
 }
 
-func (w *worker) slice(ctx context.Context, d Delivery, at planSpec) (s myrmidon.Slice, err error) {
-	job := d.Job()
-	spec, err := w.spec(job.Run)
-	if err != nil {
-		return s, err
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer w.keep(ctx, cancel, d)()
-	defer func() {
-		if p := recover(); p != nil {
-			w.log.Error("a planner panicked", "kind", job.Kind, "panic", p, "stack", string(debug.Stack()))
-			err = fmt.Errorf("%s: panic: %v", job.Kind, p)
-		}
-	}()
-	return w.workload.Planner.Plan(myrmidon.WithGate(ctx, w.gate), myrmidon.Step{
-		Run: job.Run, Spec: spec, Phase: job.Phase, Shard: job.Shard, Next: at.Next, Cursor: at.Cursor,
-	})
+func (w *worker) catch(h handful) error {
+	delete(w.hands, h.from)
+	w.ready = append(w.ready, h.ds...)
+	return h.err
 }
 
-// number gives a slice's jobs their addresses and adds the plan jobs of its children
-// and of its continuation.
-func (w *worker) number(job myrmidon.Job, at planSpec, s myrmidon.Slice) ([]myrmidon.Job, Event, error) {
-	if n := len(s.Jobs) + len(s.Children); n > MaxSliceJobs {
-		return nil, Event{}, fmt.Errorf("engine: the planner of %s returned %d jobs and shards in one slice, at most %d fit", job.Kind, n, MaxSliceJobs)
+// hand is one waiting pull.
+func (w *worker) hand(ctx context.Context, from source) {
+	ds, err := w.backend.Pull(ctx, w.request(from, idleWait))
+	if ctx.Err() != nil {
+		err = nil
 	}
-	e := Event{
-		Type: EventPlanned, Run: job.Run, Time: time.Now().UTC(), Phase: job.Phase, Shard: job.Shard, Epoch: job.Epoch,
-		Step: at.Step + 1, Done: s.Done, Group: s.Group, Children: s.Children, Note: s.Note, Worker: w.name,
-		Result: &myrmidon.Result{Usage: s.Usage},
-	}
-	next := at.Next
-	jobs := make([]myrmidon.Job, 0, len(s.Jobs)+len(s.Children)+1)
-	// Plans go before work: how much there is, is known early, and long jobs do not keep
-	// the other shards waiting.
-	for _, c := range s.Children {
-		if c.ID == RootShard || c.ID == job.Shard {
-			return nil, Event{}, fmt.Errorf("engine: the planner of %s opened shard %d, which is taken", job.Kind, c.ID)
+	if w.full.Load() {
+		for _, d := range ds {
+			if err := d.Release(context.WithoutCancel(ctx)); err != nil {
+				w.log.Warn("could not give a job back; its lease will", "job", d.Job().Name, "err", err)
+			}
 		}
-		j, err := planJob(w.workload.Name, job.Run, job.Phase, c.ID, job.Epoch, planSpec{Cursor: c.Cursor})
-		if err != nil {
-			return nil, Event{}, err
-		}
-		jobs = append(jobs, j)
+		ds = nil
 	}
-	for _, p := range s.Jobs {
-		j := myrmidon.Job{
-			Kind: p.Kind, Run: job.Run, Phase: job.Phase, Shard: job.Shard, First: next, Count: max(p.Count, 1),
-			Attempt: 1, Epoch: job.Epoch, Name: p.Name, Units: p.Units, Spec: p.Spec,
-		}
-		jobs = append(jobs, j)
-		next += j.Count
-		e.Units += p.Units
-	}
-	e.Next = next
-	for i := range e.Children {
-		e.Children[i].Cursor = nil // only the plan job needs it
-	}
-	if !s.Done {
-		j, err := planJob(w.workload.Name, job.Run, job.Phase, job.Shard, job.Epoch, planSpec{Step: at.Step + 1, Next: next, Cursor: s.Cursor})
-		if err != nil {
-			return nil, Event{}, err
-		}
-		jobs = append(jobs, j)
-	}
-	return jobs, e, CheckJobs(jobs)
-}
-
-// planFailed stores another try of a slice, or parks the shard's plan.
-func (w *worker) planFailed(ctx context.Context, d Delivery, err error) error {
-	job, f := d.Job(), myrmidon.AsFailure(err)
-	if !f.Permanent && job.Attempt < defaultAttempts {
-		next := job
-		next.Attempt++
-		if err := w.backend.Retry(ctx, next, time.Now().Add(max(backoff(job.Attempt), f.After))); err != nil {
-			return err
-		}
-		return d.Ack(ctx)
-	}
-	if err := park(ctx, w.backend, Parked{Job: job, Reason: *f, Time: time.Now().UTC()}); err != nil {
-		return err
-	}
-	event := Event{
-		Type: EventPlanned, Run: job.Run, Time: time.Now().UTC(), Phase: job.Phase, Shard: job.Shard, Epoch: job.Epoch,
-		Error: f, Worker: w.name,
-	}
-	if err := w.backend.Append(ctx, event); err != nil {
-		return err
-	}
-	return d.Ack(ctx)
+	w.caught <- handful{from, ds, err}
 }

@@ -57,6 +57,13 @@ func Run(t *testing.T, o Options) {
 		{"purge forgets one run and leaves others", purge},
 		{"blobs are set, listed by prefix, replaced and unset", blobs},
 		{"pullers never share a job", sharedPull},
+		{"jobs of other workloads, versions and lengths stand in other lanes", lanes},
+		{"held jobs are not handed out until they are unheld", holding},
+		{"a failure's event and its next attempt are stored together or not at all", together},
+		{"many commits at once are all stored, whole, each in its order", manyCommits},
+		{"a job that comes again says so", comesAgain},
+		{"a purge up to a sequence leaves what came later", purgeThrough},
+		{"a retry waits no longer than it was told to, and is not lost by early pulls", earlyPulls},
 		{"after a kill everything acknowledged is there and unacknowledged jobs come at once", reopen},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.test(t, o) })
@@ -75,6 +82,21 @@ func jobs(from, n int) (out []myrmidon.Job) {
 		out = append(out, job(from+i))
 	}
 	return out
+}
+
+// lane is where the suite's jobs stand.
+var lane = engine.Lane{Workload: "test"}
+
+func enqueue(t *testing.T, b engine.Backend, jobs []myrmidon.Job) error {
+	return b.Commit(t.Context(), engine.Batch{Jobs: jobs})
+}
+
+func store(t *testing.T, b engine.Backend, jobs []myrmidon.Job, e engine.Event, next engine.Cursor) error {
+	return b.Commit(t.Context(), engine.Batch{Jobs: jobs, Events: []engine.Event{e}, Next: next})
+}
+
+func again(t *testing.T, b engine.Backend, j myrmidon.Job, wait time.Duration) error {
+	return b.Commit(t.Context(), engine.Batch{Again: []engine.Again{{Job: j, Wait: wait}}})
 }
 
 func must(t *testing.T, err error) {
@@ -96,7 +118,7 @@ func pull(t *testing.T, b engine.Backend, n int, retries bool) (out []engine.Del
 		if time.Now().After(deadline) {
 			t.Fatalf("got %d jobs in %v, want %d", len(out), soon, n)
 		}
-		ds, err := b.Pull(t.Context(), engine.PullRequest{N: n - len(out), Wait: time.Second, Retries: retries})
+		ds, err := b.Pull(t.Context(), engine.PullRequest{Lane: lane, N: min(n-len(out), engine.MaxPull), Wait: time.Second, Retries: retries})
 		must(t, err)
 		out = append(out, ds...)
 	}
@@ -105,7 +127,7 @@ func pull(t *testing.T, b engine.Backend, n int, retries bool) (out []engine.Del
 
 func none(t *testing.T, b engine.Backend, retries bool) {
 	t.Helper()
-	ds, err := b.Pull(t.Context(), engine.PullRequest{N: 10, Retries: retries})
+	ds, err := b.Pull(t.Context(), engine.PullRequest{Lane: lane, N: 10, Retries: retries})
 	must(t, err)
 	if len(ds) > 0 {
 		t.Fatalf("pulled %d jobs, the first is %+v; want none", len(ds), ds[0].Job())
@@ -135,8 +157,8 @@ func same[T any](t *testing.T, what string, got, want T) {
 
 func inOrder(t *testing.T, o Options) {
 	b := open(t, o)
-	must(t, b.Enqueue(t.Context(), jobs(0, 5)))
-	must(t, b.Enqueue(t.Context(), jobs(5, 1)))
+	must(t, enqueue(t, b, jobs(0, 5)))
+	must(t, enqueue(t, b, jobs(5, 1)))
 	first := pull(t, b, 4, false)
 	rest := pull(t, b, 2, false)
 	same(t, "order", firsts(append(first, rest...)), numbers(0, 6))
@@ -149,14 +171,14 @@ func emptyPull(t *testing.T, o Options) {
 	none(t, b, false)
 	none(t, b, true)
 	start := time.Now()
-	ds, err := b.Pull(t.Context(), engine.PullRequest{N: 1, Wait: 50 * time.Millisecond})
+	ds, err := b.Pull(t.Context(), engine.PullRequest{Lane: lane, N: 1, Wait: 50 * time.Millisecond})
 	must(t, err)
 	if took := time.Since(start); len(ds) != 0 || took < 40*time.Millisecond {
 		t.Errorf("got %d jobs after %v, want none after 50ms", len(ds), took)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if ds, _ := b.Pull(ctx, engine.PullRequest{N: 1, Wait: soon}); len(ds) != 0 || time.Since(start) > soon {
+	if ds, _ := b.Pull(ctx, engine.PullRequest{Lane: lane, N: 1, Wait: soon}); len(ds) != 0 || time.Since(start) > soon {
 		t.Errorf("a cancelled pull went on")
 	}
 }
@@ -165,14 +187,14 @@ func waitingPull(t *testing.T, o Options) {
 	b := open(t, o)
 	got := make(chan []engine.Delivery)
 	go func() {
-		ds, err := b.Pull(t.Context(), engine.PullRequest{N: 5, Wait: soon})
+		ds, err := b.Pull(t.Context(), engine.PullRequest{Lane: lane, N: 5, Wait: soon})
 		if err != nil {
 			t.Error(err)
 		}
 		got <- ds
 	}()
 	start := time.Now()
-	must(t, b.Enqueue(t.Context(), jobs(0, 1)))
+	must(t, enqueue(t, b, jobs(0, 1)))
 	var all []engine.Delivery
 	select {
 	case all = <-got:
@@ -187,7 +209,7 @@ func waitingPull(t *testing.T, o Options) {
 
 func leases(t *testing.T, o Options) {
 	b := o.Open(t, 400*time.Millisecond)
-	must(t, b.Enqueue(t.Context(), jobs(0, 3)))
+	must(t, enqueue(t, b, jobs(0, 3)))
 	ds := pull(t, b, 3, false)
 	must(t, ds[0].Ack(t.Context()))
 	stop := make(chan struct{})
@@ -214,7 +236,7 @@ func leases(t *testing.T, o Options) {
 
 func release(t *testing.T, o Options) {
 	b := open(t, o)
-	must(t, b.Enqueue(t.Context(), jobs(0, 1)))
+	must(t, enqueue(t, b, jobs(0, 1)))
 	must(t, pull(t, b, 1, false)[0].Release(t.Context()))
 	must(t, pull(t, b, 1, false)[0].Ack(t.Context()))
 	none(t, b, false)
@@ -224,8 +246,8 @@ func retries(t *testing.T, o Options) {
 	b := open(t, o)
 	due := time.Now().Add(300 * time.Millisecond)
 	late, now := job(1), job(2)
-	must(t, b.Retry(t.Context(), late, due))
-	must(t, b.Retry(t.Context(), now, time.Now()))
+	must(t, again(t, b, late, time.Until(due)))
+	must(t, again(t, b, now, 0))
 	none(t, b, false)
 	same(t, "first", firsts(pull(t, b, 1, true)), []int{2})
 	none(t, b, true)
@@ -249,13 +271,13 @@ func badJobs(t *testing.T, o Options) {
 		bad := job(1)
 		spoil(&bad)
 		batch := []myrmidon.Job{job(0), bad, job(2)}
-		if err := b.Enqueue(t.Context(), batch); err == nil {
+		if err := enqueue(t, b, batch); err == nil {
 			t.Errorf("%s: Enqueue took it", name)
 		}
-		if err := b.EnqueueSlice(t.Context(), batch, planned(1), engine.Cursor{Run: runID, Steps: 1}); err == nil {
+		if err := store(t, b, batch, planned(1), engine.Cursor{Run: runID, Steps: 1}); err == nil {
 			t.Errorf("%s: EnqueueSlice took it", name)
 		}
-		if err := b.Retry(t.Context(), bad, time.Now()); err == nil {
+		if err := again(t, b, bad, 0); err == nil {
 			t.Errorf("%s: Retry took it", name)
 		}
 	}
@@ -274,23 +296,23 @@ func slice(t *testing.T, o Options) {
 	must(t, err)
 	same(t, "no cursor", c.Steps, 0)
 	c = engine.Cursor{Run: runID, Shard: 7, Steps: 1}
-	must(t, b.EnqueueSlice(ctx, jobs(0, 3), planned(1), c))
-	if err := b.EnqueueSlice(ctx, jobs(0, 3), planned(1), c); !errors.Is(err, engine.ErrStaleSlice) {
+	must(t, store(t, b, jobs(0, 3), planned(1), c))
+	if err := store(t, b, jobs(0, 3), planned(1), c); !errors.Is(err, engine.ErrStaleSlice) {
 		t.Fatalf("the same slice again: %v, want ErrStaleSlice", err)
 	}
 	// Another shard's and another phase's cursors are their own.
-	must(t, b.EnqueueSlice(ctx, jobs(10, 1), planned(1), engine.Cursor{Run: runID, Shard: 8, Steps: 1}))
-	must(t, b.EnqueueSlice(ctx, nil, planned(1), engine.Cursor{Run: runID, Phase: 1, Shard: 7, Steps: 1}))
+	must(t, store(t, b, jobs(10, 1), planned(1), engine.Cursor{Run: runID, Shard: 8, Steps: 1}))
+	must(t, store(t, b, nil, planned(1), engine.Cursor{Run: runID, Phase: 1, Shard: 7, Steps: 1}))
 	c, err = b.Cursor(ctx, runID, 0, 7)
 	must(t, err)
 	same(t, "steps", c.Steps, 1)
 	c.Steps = 2
-	must(t, b.EnqueueSlice(ctx, jobs(3, 1), planned(2), c))
+	must(t, store(t, b, jobs(3, 1), planned(2), c))
 	same(t, "jobs", firsts(pull(t, b, 5, false)), []int{0, 1, 2, 10, 3})
 	none(t, b, false)
 	// Jobs and an event without a cursor.
-	must(t, b.EnqueueSlice(ctx, jobs(20, 1), planned(3), engine.Cursor{}))
-	must(t, b.EnqueueSlice(ctx, jobs(21, 1), planned(4), engine.Cursor{}))
+	must(t, store(t, b, jobs(20, 1), planned(3), engine.Cursor{}))
+	must(t, store(t, b, jobs(21, 1), planned(4), engine.Cursor{}))
 	same(t, "jobs without a cursor", firsts(pull(t, b, 2, false)), []int{20, 21})
 	same(t, "events", len(read(t, b, runID, 0)), 6)
 }
@@ -302,7 +324,7 @@ func racingSlices(t *testing.T, o Options) {
 	won := 0
 	for i := range 8 {
 		wg.Go(func() {
-			err := b.EnqueueSlice(t.Context(), jobs(i*10, 2), planned(1), engine.Cursor{Run: runID, Steps: 1})
+			err := store(t, b, jobs(i*10, 2), planned(1), engine.Cursor{Run: runID, Steps: 1})
 			mu.Lock()
 			defer mu.Unlock()
 			if err == nil {
@@ -321,7 +343,7 @@ func racingSlices(t *testing.T, o Options) {
 
 func largeSlice(t *testing.T, o Options) {
 	b := open(t, o)
-	must(t, b.EnqueueSlice(t.Context(), jobs(0, engine.MaxSliceJobs), planned(1), engine.Cursor{Run: runID, Steps: 1}))
+	must(t, store(t, b, jobs(0, engine.MaxSliceJobs), planned(1), engine.Cursor{Run: runID, Steps: 1}))
 	same(t, "jobs", firsts(pull(t, b, engine.MaxSliceJobs, false)), numbers(0, engine.MaxSliceJobs))
 }
 
@@ -345,9 +367,9 @@ func logOrder(t *testing.T, o Options) {
 	const n = 50
 	for i := range n {
 		e := planned(uint32(i))
-		must(t, b.Append(t.Context(), e))
+		must(t, store(t, b, nil, e, engine.Cursor{}))
 		e.Run = "01K000000000000000000OTHER"
-		must(t, b.Append(t.Context(), e))
+		must(t, store(t, b, nil, e, engine.Cursor{}))
 	}
 	all := read(t, b, runID, 0)
 	if len(all) != n {
@@ -378,7 +400,7 @@ func follow(t *testing.T, o Options) {
 		})
 	}()
 	for i := range uint32(5) {
-		must(t, b.Append(t.Context(), planned(i)))
+		must(t, store(t, b, nil, planned(i), engine.Cursor{}))
 		select {
 		case step := <-got:
 			same(t, "step", step, i)
@@ -399,11 +421,11 @@ func purge(t *testing.T, o Options) {
 	b := open(t, o)
 	other := job(1)
 	other.Run = "01K000000000000000000OTHER"
-	must(t, b.EnqueueSlice(t.Context(), jobs(0, 3), planned(1), engine.Cursor{Run: runID, Steps: 1}))
-	must(t, b.Retry(t.Context(), job(9), time.Now()))
-	must(t, b.Enqueue(t.Context(), []myrmidon.Job{other}))
-	must(t, b.Purge(t.Context(), runID))
-	must(t, b.Purge(t.Context(), runID))
+	must(t, store(t, b, jobs(0, 3), planned(1), engine.Cursor{Run: runID, Steps: 1}))
+	must(t, again(t, b, job(9), 0))
+	must(t, enqueue(t, b, []myrmidon.Job{other}))
+	must(t, b.Purge(t.Context(), runID, 0))
+	must(t, b.Purge(t.Context(), runID, 0))
 	ds := pull(t, b, 1, false)
 	same(t, "what is left", ds[0].Job().Run, other.Run)
 	none(t, b, false)
@@ -453,14 +475,14 @@ func blobs(t *testing.T, o Options) {
 func sharedPull(t *testing.T, o Options) {
 	b := open(t, o)
 	const n = 400
-	must(t, b.Enqueue(t.Context(), jobs(0, n)))
+	must(t, enqueue(t, b, jobs(0, n)))
 	var mu sync.Mutex
 	var got []int
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
 			for {
-				ds, err := b.Pull(t.Context(), engine.PullRequest{N: 7})
+				ds, err := b.Pull(t.Context(), engine.PullRequest{Lane: lane, N: 7})
 				if err != nil {
 					t.Error(err)
 				}
@@ -494,10 +516,10 @@ func reopen(t *testing.T, o Options) {
 	}
 	b := open(t, o)
 	ctx := t.Context()
-	must(t, b.EnqueueSlice(ctx, jobs(0, 4), planned(1), engine.Cursor{Run: runID, Steps: 1}))
-	must(t, b.Retry(ctx, job(9), time.Now()))
+	must(t, store(t, b, jobs(0, 4), planned(1), engine.Cursor{Run: runID, Steps: 1}))
+	must(t, again(t, b, job(9), 0))
 	must(t, b.Set(ctx, "k", []byte("v")))
-	must(t, b.Append(ctx, planned(2)))
+	must(t, store(t, b, nil, planned(2), engine.Cursor{}))
 	ds := pull(t, b, 3, false)
 	must(t, ds[0].Ack(ctx))
 	must(t, ds[1].Ack(ctx))
@@ -524,4 +546,143 @@ func reopen(t *testing.T, o Options) {
 	c, err := b.Cursor(ctx, runID, 0, 0)
 	must(t, err)
 	same(t, "steps", c.Steps, 1)
+}
+
+func lanes(t *testing.T, o Options) {
+	b := open(t, o)
+	other, newer, slow := job(1), job(2), job(3)
+	other.Kind, newer.Version, slow.Long = "other.work", 2, true
+	must(t, enqueue(t, b, []myrmidon.Job{job(0), other, newer, slow}))
+	same(t, "the lane of job 0", firsts(pull(t, b, 1, false)), []int{0})
+	none(t, b, false)
+	for i, j := range []myrmidon.Job{other, newer, slow} {
+		ds, err := b.Pull(t.Context(), engine.PullRequest{Lane: engine.LaneOf(j), N: 5, Wait: soon})
+		must(t, err)
+		same(t, "another lane", firsts(ds), []int{i + 1})
+	}
+}
+
+func holding(t *testing.T, o Options) {
+	b := open(t, o)
+	ctx := t.Context()
+	foreign := job(9)
+	foreign.Run = "01K000000000000000000OTHER"
+	must(t, b.Commit(ctx, engine.Batch{Held: append(jobs(0, 5), foreign)}))
+	none(t, b, false)
+	none(t, b, true)
+	n, err := b.Unhold(ctx, runID)
+	must(t, err)
+	same(t, "jobs unheld", n, 5)
+	same(t, "jobs", firsts(pull(t, b, 5, false)), numbers(0, 5))
+	none(t, b, false)
+	n, err = b.Unhold(ctx, runID)
+	must(t, err)
+	same(t, "jobs unheld the second time", n, 0)
+}
+
+func together(t *testing.T, o Options) {
+	b := open(t, o)
+	ctx := t.Context()
+	must(t, b.Commit(ctx, engine.Batch{Again: []engine.Again{{Job: job(1)}}, Events: []engine.Event{planned(1)}}))
+	same(t, "retries", firsts(pull(t, b, 1, true)), []int{1})
+	same(t, "events", len(read(t, b, runID, 0)), 1)
+	bad := job(2)
+	bad.Run = "not a run"
+	if err := b.Commit(ctx, engine.Batch{Again: []engine.Again{{Job: bad}}, Events: []engine.Event{planned(2)}}); err == nil {
+		t.Error("a batch with a bad job was taken")
+	}
+	same(t, "events after a batch that was refused", len(read(t, b, runID, 0)), 1)
+	var many []engine.Event
+	for range engine.MaxBatch {
+		many = append(many, planned(3))
+	}
+	if err := b.Commit(ctx, engine.Batch{Jobs: jobs(5, 1), Events: many}); err == nil {
+		t.Error("a batch of 1,001 was taken")
+	}
+	same(t, "events after a batch that was too large", len(read(t, b, runID, 0)), 1)
+}
+
+func manyCommits(t *testing.T, o Options) {
+	b := open(t, o)
+	const callers, each = 40, 15
+	var wg sync.WaitGroup
+	for c := range callers {
+		wg.Go(func() {
+			for i := range each {
+				n := uint32(c*each + i)
+				// A stale slice of one caller harms no other that shares its batch.
+				stale := engine.Batch{Jobs: jobs(9999, 1), Next: engine.Cursor{Run: runID, Shard: n, Steps: 1, Seq: 77}}
+				if i%5 == 0 {
+					if err := b.Commit(t.Context(), stale); !errors.Is(err, engine.ErrStaleSlice) {
+						t.Errorf("a slice behind a cursor that is not there: %v", err)
+					}
+				}
+				if err := b.Commit(t.Context(), engine.Batch{Jobs: jobs(int(n), 1), Events: []engine.Event{planned(n)}}); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	got := firsts(pull(t, b, callers*each, false))
+	last := make(map[int]int)
+	for _, n := range got {
+		if n/each >= callers || n < last[n/each] {
+			t.Fatalf("job %d of caller %d came after job %d", n, n/each, last[n/each])
+		}
+		last[n/each] = n
+	}
+	slices.Sort(got)
+	same(t, "jobs", got, numbers(0, callers*each))
+	same(t, "events", len(read(t, b, runID, 0)), callers*each)
+	none(t, b, false)
+}
+
+func comesAgain(t *testing.T, o Options) {
+	b := open(t, o)
+	must(t, enqueue(t, b, jobs(0, 1)))
+	d := pull(t, b, 1, false)[0]
+	same(t, "the first time", d.Again(), false)
+	must(t, d.Release(t.Context()))
+	d = pull(t, b, 1, false)[0]
+	same(t, "the second time", d.Again(), true)
+	if o.Reopen == nil {
+		return
+	}
+	b = o.Reopen(t, b)
+	must(t, enqueue(t, b, jobs(1, 1)))
+	same(t, "after a kill", pull(t, b, 1, false)[0].Again(), true)
+	same(t, "a new job after a kill", pull(t, b, 1, false)[0].Again(), false)
+}
+
+func purgeThrough(t *testing.T, o Options) {
+	b := open(t, o)
+	must(t, store(t, b, jobs(0, 2), planned(1), engine.Cursor{Run: runID, Steps: 1}))
+	end := read(t, b, runID, 0)[0].Seq
+	must(t, store(t, b, jobs(2, 1), planned(2), engine.Cursor{}))
+	must(t, b.Purge(t.Context(), runID, end))
+	same(t, "events", len(read(t, b, runID, 0)), 1)
+	same(t, "jobs", firsts(pull(t, b, 1, false)), []int{2})
+	none(t, b, false)
+	c, err := b.Cursor(t.Context(), runID, 0, 0)
+	must(t, err)
+	same(t, "cursor", c.Steps, 0)
+}
+
+func earlyPulls(t *testing.T, o Options) {
+	b := open(t, o)
+	const n, wait = 50, time.Second
+	for i := range n {
+		must(t, again(t, b, job(i), wait))
+	}
+	start := time.Now()
+	for range 5 {
+		none(t, b, true)
+	}
+	got := firsts(pull(t, b, n, true))
+	if took := time.Since(start); took > wait+2*time.Second {
+		t.Errorf("the retries came after %v, they were to wait %v", took, wait)
+	}
+	slices.Sort(got)
+	same(t, "retries", got, numbers(0, n))
 }

@@ -1,27 +1,40 @@
-// Package jetstream is the durable [engine.Backend]: NATS JetStream, as a server
-// embedded in this process that keeps its state in a folder and opens no port.
+// Package jetstream is the durable [engine.Backend]: NATS JetStream, as a server embedded
+// in this process that keeps its state in a folder and opens no port ([Open]), or as a
+// broker or cluster that many processes share, an [engine.Fleet] ([Connect]).
 //
 // # Layout
 //
-//	stream RUNS   job.<run>.<kind>            fresh jobs
-//	              plan.<run>.<phase>.<shard>  cursors; the last one of a subject counts
-//	              event.<run>                 the log
-//	stream RETRY  retry.<run>.<kind>          jobs to be tried again, not before a time
-//	bucket BLOBS  snapshots and parked jobs
+//	stream MYRMIDON    myr.job.<run>.<lane>.<name>     fresh jobs
+//	                   myr.retry.<run>.<lane>.<name>   jobs to be tried again, not before a time
+//	                   myr.held.<run>.<lane>.<name>    jobs of paused runs
+//	                   myr.plan.<run>.<phase>.<shard>  cursors; the last one of a subject counts
+//	                   myr.event.<run>                 the log
+//	bucket MYRMIDON-BLOBS    snapshots, parked jobs, reports
+//	bucket MYRMIDON-RUNS     a fleet's runs: leases and orders
+//	bucket MYRMIDON-WORKERS  a fleet's workers; entries live for a minute
+//	subjects myr.post.>      questions to owners and workers; not stored
 //
-// Jobs, cursor and event of a slice share one stream because an atomic batch cannot
-// span two. All streams have limits retention: a work-queue stream would write on
-// every acknowledgement. A run's subjects are purged when it ends.
+// A lane is <workload>.<version>.<long|short>; each has two consumers, for fresh jobs and
+// for retries. All that is stored for a run is in one stream because an atomic batch
+// cannot span two: a slice with its cursor and its event, a failure's event with the next
+// attempt. The stream has limits retention: a work-queue stream would write on every
+// acknowledgement. A run's subjects are purged when it ends.
 //
 // # Promises
 //
-// What Enqueue, EnqueueSlice, Append and Set have answered survives a killed process;
-// with [Second] the machine may lose power and lose at most the last second. Slices
-// are stored whole or not at all (Nats-Batch-* headers, ADR-50 of the NATS project;
-// at most 1,000 messages). Acknowledgements are hints and may be lost with the process.
+// What Commit and Set have answered survives what the [Durability] says. A batch is
+// stored whole or not at all (Nats-Batch-* headers, ADR-50 of the NATS project; at most
+// 1,000 messages). Commits of many callers that wait for the same write share one batch,
+// so that with [Power] a thousand of them cost one fsync. Acknowledgements are hints and
+// may be lost with the process.
 //
-// On opening, the consumers are made anew behind what was acknowledged, so that jobs
+// An embedded server's consumers are made anew behind what was acknowledged, so that jobs
 // which a dead process held come again at once instead of when their lease ends.
+//
+// # Needs
+//
+// A shared broker must be NATS 2.12 or later with JetStream. An account needs to publish
+// and subscribe to myr.>, $JS.API.>, $JS.ACK.>, $KV.MYRMIDON-*.> and _INBOX.>.
 package jetstream
 
 import (
@@ -29,7 +42,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"sync"
 	"time"
 
@@ -44,221 +56,242 @@ import (
 // Durability is what survives.
 type Durability string
 
-// The levels that this package can give.
+// The levels, each of which includes those before it.
 const (
 	Process Durability = "process" // a killed process: written, not synced
-	Second  Durability = "second"  // and a power cut, but for the last second
+	Second  Durability = "second"  // a power cut, but for the last second
+	Power   Durability = "power"   // a power cut: synced before the answer
 )
+
+// levels are the levels in order.
+var levels = []Durability{Process, Second, Power}
 
 // ParseDurability reads a level's name.
 func ParseDurability(s string) (Durability, error) {
-	switch d := Durability(s); d {
-	case Process, Second:
-		return d, nil
+	for _, d := range levels {
+		if string(d) == s {
+			return d, nil
+		}
 	}
-	return "", myrmidon.WithHint(fmt.Errorf("durability %q is not known", s), "use process or second")
-}
-
-// Config says how to open an embedded backend. The zero value of each field but Dir is
-// the default.
-type Config struct {
-	Dir        string        // folder of the state; made if missing
-	Durability Durability    // default Process
-	Lease      time.Duration // of a pulled job; default 30 s
-	Log        *slog.Logger  // the server's warnings; default: none
+	return "", myrmidon.WithHint(fmt.Errorf("durability %q is not known", s), "use process, second or power")
 }
 
 const (
-	runsStream      = "RUNS"
-	retryStream     = "RETRY"
-	blobBucket      = "BLOBS"
-	consumer        = "workers"
+	streamName    = "MYRMIDON"
+	blobBucket    = "MYRMIDON-BLOBS"
+	runsBucket    = "MYRMIDON-RUNS"
+	workersBucket = "MYRMIDON-WORKERS"
+
+	jobs    = "myr.job."
+	retries = "myr.retry."
+	held    = "myr.held."
+	plans   = "myr.plan."
+	events  = "myr.event."
+	post    = "myr.post."
+
+	waitHeader      = "Myrmidon-Wait"
 	notBeforeHeader = "Myrmidon-Not-Before"
-	startTimeout    = 20 * time.Second
-	// requestTimeout bounds one exchange with the embedded server; longer means that it
-	// is stuck, for example on a full disk.
+
+	// requestTimeout bounds one exchange with the server; longer means that it is stuck,
+	// for example on a full disk, or out of reach.
 	requestTimeout = 15 * time.Second
+	defaultLease   = 30 * time.Second
 )
 
-// Backend is an engine.Backend on JetStream.
+// Backend is an engine.Backend on JetStream, and an engine.Fleet after Connect.
 type Backend struct {
-	cfg    Config
-	server *server.Server
-	conn   *nats.Conn
-	js     jetstream.JetStream
-	runs   jetstream.Stream
-	retry  jetstream.Stream
-	fresh  jetstream.Consumer
-	again  jetstream.Consumer
-	blobs  jetstream.KeyValue
-	close  func() error
+	lease    time.Duration
+	log      *slog.Logger
+	where    string         // for people
+	embedded *server.Server // nil where the server is not ours
+	lock     func() error   // releases the folder of an embedded server
+	replicas int            // of streams that are made
+	priority bool           // consumers rank the workers that wait
+	level    Durability     // of the broker
+	conn     *nats.Conn     //
+	js       jetstream.JetStream
+	stream   jetstream.Stream
+	blobs    jetstream.KeyValue
+	runs     jetstream.KeyValue // of a fleet
+	workers  jetstream.KeyValue // of a fleet
+	closing  context.Context
+	stop     context.CancelFunc
+	close    func() error
+
+	commits *committer
+	mu      sync.Mutex
+	lanes   map[laneKey]*lane
+	making  sync.Mutex
+	warned  time.Time // when it was last said that the broker does not answer
 }
 
-var _ engine.Backend = (*Backend)(nil)
+var _ engine.Fleet = (*Backend)(nil)
 
-// Open starts a server on cfg.Dir and opens the backend. Only one process at a time may
-// open a folder: two servers on one store lose messages. The caller holds a lock.
-func Open(ctx context.Context, cfg Config) (*Backend, error) {
-	if cfg.Durability == "" {
-		cfg.Durability = Process
+func newBackend(lease time.Duration, log *slog.Logger) *Backend {
+	if lease == 0 {
+		lease = defaultLease
 	}
-	if cfg.Lease == 0 {
-		cfg.Lease = 30 * time.Second
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
 	}
-	if cfg.Log == nil {
-		cfg.Log = slog.New(slog.DiscardHandler)
-	}
-	b := &Backend{cfg: cfg}
+	b := &Backend{lease: lease, log: log, lanes: make(map[laneKey]*lane), replicas: 1}
+	b.closing, b.stop = context.WithCancel(context.Background())
 	b.close = sync.OnceValue(b.shutdown)
-	if err := b.start(); err != nil {
-		return nil, errors.Join(err, b.Close())
-	}
-	if err := b.layout(ctx); err != nil {
-		return nil, errors.Join(b.explain(err), b.Close())
-	}
-	return b, nil
+	return b
 }
 
-func (b *Backend) start() error {
-	if err := os.MkdirAll(b.cfg.Dir, 0o700); err != nil {
-		return myrmidon.WithHint(fmt.Errorf("engine: make state folder: %w", err), "choose another folder with --state")
-	}
-	opts := &server.Options{
-		ServerName: "myrmidon",
-		DontListen: true,
-		JetStream:  true,
-		StoreDir:   b.cfg.Dir,
-		NoSigs:     true,
-		// The default bound is a share of the free disk at start; ours is the disk.
-		JetStreamMaxStore:  1 << 50,
-		JetStreamMaxMemory: 64 << 20,
-	}
-	if b.cfg.Durability == Second {
-		opts.SyncInterval = time.Second
-	}
-	srv, err := server.NewServer(opts)
-	if err != nil {
-		return fmt.Errorf("engine: start queue in %s: %w", b.cfg.Dir, err)
-	}
-	b.server = srv
-	srv.SetLoggerV2(serverLog{b.cfg.Log}, false, false, false)
-	srv.Start()
-	if !srv.ReadyForConnections(startTimeout) || !srv.JetStreamEnabled() {
-		return myrmidon.WithHint(fmt.Errorf("engine: the queue in %s did not start within %v", b.cfg.Dir, startTimeout),
-			"look at the folder's permissions and free space, or choose another with --state")
-	}
-	conn, err := nats.Connect("", nats.InProcessServer(srv), nats.NoReconnect())
-	if err != nil {
-		return fmt.Errorf("engine: connect to the embedded queue: %w", err)
-	}
+// use prepares what a connection needs: the stream, the blobs and the gathering of commits.
+func (b *Backend) use(ctx context.Context, conn *nats.Conn) (err error) {
 	b.conn = conn
 	if b.js, err = jetstream.New(conn, jetstream.WithDefaultTimeout(requestTimeout)); err != nil {
-		return fmt.Errorf("engine: open queue: %w", err)
+		return err
 	}
-	return nil
-}
-
-// layout makes the streams and consumers, or finds them.
-func (b *Backend) layout(ctx context.Context) (err error) {
-	b.runs, err = b.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
-		Name:               runsStream,
-		Subjects:           []string{"job.>", "plan.>", "event.>"},
+	b.stream, err = b.js.CreateStream(ctx, jetstream.StreamConfig{
+		Name:               streamName,
+		Subjects:           []string{jobs + ">", retries + ">", held + ">", plans + ">", events + ">"},
+		Replicas:           b.replicas,
 		AllowAtomicPublish: true,
 		AllowDirect:        true,
 	})
-	if err != nil {
-		return err
-	}
-	b.retry, err = b.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
-		Name:     retryStream,
-		Subjects: []string{"retry.>"},
-	})
-	if err != nil {
-		return err
-	}
-	b.blobs, err = b.js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: blobBucket})
-	if err != nil {
-		return err
-	}
-	if b.fresh, err = b.renew(ctx, b.runs, "job.>"); err != nil {
-		return err
-	}
-	b.again, err = b.renew(ctx, b.retry, "retry.>")
-	return err
-}
-
-// renew replaces a stream's consumer by one that begins behind the last message below
-// which all are acknowledged. A crash between the two steps makes it begin at the first
-// message; what is done already is then dropped by the worker.
-func (b *Backend) renew(ctx context.Context, s jetstream.Stream, filter string) (jetstream.Consumer, error) {
-	cfg := jetstream.ConsumerConfig{
-		Durable:       consumer,
-		FilterSubject: filter,
-		AckPolicy:     jetstream.AckExplicitPolicy,
-		AckWait:       b.cfg.Lease,
-		MaxDeliver:    -1, // deliveries are not attempts: a pause or a sleeping machine costs some
-		MaxAckPending: -1, // workers bound what they hold; a bound here would let delayed jobs stop all
-		DeliverPolicy: jetstream.DeliverAllPolicy,
-	}
-	old, err := s.Consumer(ctx, consumer)
-	switch {
-	case err == nil:
-		cfg.DeliverPolicy = jetstream.DeliverByStartSequencePolicy
-		cfg.OptStartSeq = old.CachedInfo().AckFloor.Stream + 1
-		if err := s.DeleteConsumer(ctx, consumer); err != nil {
-			return nil, err
+	if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
+		b.stream, err = b.js.Stream(ctx, streamName)
+		if err == nil && !b.stream.CachedInfo().Config.AllowAtomicPublish {
+			err = myrmidon.WithHint(fmt.Errorf("stream %s exists and does not allow atomic batches", streamName),
+				"it was made by another program: rename it, or give myrmidon an account of its own")
 		}
-	case !errors.Is(err, jetstream.ErrConsumerNotFound):
-		return nil, err
 	}
-	return s.CreateOrUpdateConsumer(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	if b.blobs, err = b.bucket(ctx, blobBucket, 0); err != nil {
+		return err
+	}
+	b.commits = newCommitter(b)
+	return nil
 }
 
-// Close ends the connection and the server and waits for both.
+// bucket opens a bucket of keys and values, or makes it.
+func (b *Backend) bucket(ctx context.Context, name string, ttl time.Duration) (jetstream.KeyValue, error) {
+	kv, err := b.js.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: name, Replicas: b.replicas, TTL: ttl})
+	if errors.Is(err, jetstream.ErrBucketExists) {
+		return b.js.KeyValue(ctx, name)
+	}
+	return kv, err
+}
+
+// Close ends the connection and, if it is ours, the server, and waits for both.
 func (b *Backend) Close() error { return b.close() }
 
 func (b *Backend) shutdown() error {
+	b.stop()
+	if b.commits != nil {
+		b.commits.wait()
+	}
 	if b.conn != nil {
 		// Acknowledgements are published without waiting; give them their chance.
 		_ = b.conn.FlushTimeout(time.Second) // a closed connection has nothing to flush
 		b.conn.Close()
 	}
-	if b.server != nil {
-		b.server.Shutdown()
-		b.server.WaitForShutdown()
+	if b.embedded != nil {
+		b.embedded.Shutdown()
+		b.embedded.WaitForShutdown()
+	}
+	if b.lock != nil {
+		return b.lock()
 	}
 	return nil
 }
 
-// explain adds what a person can do to errors that come from the state folder.
+// explain adds what a person can do to errors that come from the server.
 func (b *Backend) explain(err error) error {
 	var api *jetstream.APIError
 	switch {
 	case err == nil:
 		return nil
-	case errors.As(err, &api) && (api.ErrorCode == 10047 || api.Code == 500), // JSStorageResourcesExceededErr; the store failed
+	case b.embedded == nil:
+		return fmt.Errorf("engine: broker %s: %w", b.where, err)
+	case errors.As(err, &api) && (api.ErrorCode == storageExceeded || api.Code == 500), // the store failed
 		errors.Is(err, nats.ErrTimeout), errors.Is(err, context.DeadlineExceeded), errors.Is(err, nats.ErrNoResponders):
-		return myrmidon.WithHint(fmt.Errorf("engine: the queue in %s cannot store: %w", b.cfg.Dir, err),
+		return myrmidon.WithHint(fmt.Errorf("engine: the queue in %s cannot store: %w", b.where, err),
 			"is its disk full? Free some space and run myrmidon runs resume, or choose another folder with --state")
 	}
-	return fmt.Errorf("engine: queue in %s: %w", b.cfg.Dir, err)
+	return fmt.Errorf("engine: queue in %s: %w", b.where, err)
 }
 
-// serverLog passes the server's warnings on; its notices are of no use to a person who
-// runs a command.
-type serverLog struct{ log *slog.Logger }
+// Codes of the server's errors (server/errors.json of the NATS server).
+const (
+	wrongLastSequence         = 10071
+	wrongLastSequenceConstant = 10164
+	storageExceeded           = 10047
+	incompleteBatch           = 10176
+	tooManyBatches            = 10210
+)
 
-func (l serverLog) Noticef(format string, v ...any) {}
-func (l serverLog) Debugf(format string, v ...any)  {}
-func (l serverLog) Tracef(format string, v ...any)  {}
-func (l serverLog) Warnf(format string, v ...any) {
-	l.log.Warn("queue: " + fmt.Sprintf(format, v...))
+// passing reports whether an error may be gone by itself: the broker restarts, elects a
+// leader, or cannot be reached. Whether what was sent is stored is then not known.
+func passing(err error) bool {
+	var api *jetstream.APIError
+	if errors.As(err, &api) {
+		return api.Code == 503 || api.Code == 500 || api.ErrorCode == incompleteBatch || api.ErrorCode == tooManyBatches || api.ErrorCode == storageExceeded
+	}
+	for _, e := range []error{
+		nats.ErrTimeout, nats.ErrNoResponders, nats.ErrDisconnected, nats.ErrConnectionReconnecting, nats.ErrReconnectBufExceeded,
+		nats.ErrStaleConnection, jetstream.ErrNoStreamResponse, context.DeadlineExceeded, errNoAnswer,
+	} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
 
-func (l serverLog) Errorf(format string, v ...any) {
-	l.log.Error("queue: " + fmt.Sprintf(format, v...))
+// persist calls try until it succeeds or fails for good. A broker that many share is
+// waited for as long as ctx and the backend last; an embedded server's errors are final.
+func (b *Backend) persist(ctx context.Context, what string, try func(context.Context) error) error {
+	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
+		once, cancel := context.WithTimeout(ctx, requestTimeout)
+		err := try(once)
+		cancel()
+		if err == nil || b.embedded != nil || !passing(err) || ctx.Err() != nil {
+			return b.explain(err)
+		}
+		if lost := b.lost(ctx, err); lost != nil {
+			return lost
+		}
+		b.warn(what, err)
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return b.explain(err)
+		case <-b.closing.Done():
+			return b.explain(err)
+		}
+	}
 }
 
-func (l serverLog) Fatalf(format string, v ...any) {
-	l.log.Error("queue: " + fmt.Sprintf(format, v...))
+// lost returns an error if the broker answers and yet has no stream of ours any more.
+func (b *Backend) lost(ctx context.Context, err error) error {
+	if !errors.Is(err, nats.ErrNoResponders) && !errors.Is(err, jetstream.ErrNoStreamResponse) {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	if _, err := b.js.Stream(ctx, streamName); errors.Is(err, jetstream.ErrStreamNotFound) {
+		return myrmidon.WithHint(fmt.Errorf("engine: broker %s has no stream %s any more", b.where, streamName),
+			"it was restarted with an empty store folder, or the stream was deleted; start the runs anew")
+	}
+	return nil
+}
+
+// warn says, every ten seconds at most, that the broker does not answer.
+func (b *Backend) warn(what string, err error) {
+	b.mu.Lock()
+	quiet := time.Since(b.warned) < 10*time.Second
+	if !quiet {
+		b.warned = time.Now()
+	}
+	b.mu.Unlock()
+	if !quiet {
+		b.log.Warn("the broker does not answer, trying again", "broker", b.where, "to", what, "err", err)
+	}
 }

@@ -21,7 +21,7 @@ func TestBackend(t *testing.T) {
 		t.Cleanup(func() { b.Close() })
 		return b
 	}
-	for _, d := range []jetstream.Durability{jetstream.Process, jetstream.Second} {
+	for _, d := range []jetstream.Durability{jetstream.Process, jetstream.Second, jetstream.Power} {
 		t.Run(string(d), func(t *testing.T) {
 			enginetest.Run(t, enginetest.Options{
 				Open: func(t *testing.T, lease time.Duration) engine.Backend {

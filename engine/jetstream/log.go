@@ -7,119 +7,123 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
-	"strings"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"myrmidon/engine"
 )
 
-// Append implements engine.Log.
-func (b *Backend) Append(ctx context.Context, e engine.Event) error {
-	data, err := json.Marshal(e)
-	if err != nil {
-		return fmt.Errorf("engine: event of run %s: %w", e.Run, err)
-	}
-	return b.explain(b.publish(ctx, []*nats.Msg{{Subject: "event." + e.Run, Data: data}}))
-}
-
-// Read implements engine.Log.
+// Read implements engine.Log. What is no event is left out, and said.
 func (b *Backend) Read(ctx context.Context, run string, after uint64, follow bool, fn func(uint64, engine.Event) error) error {
-	subject := "event." + run
+	subject := events + run
 	var end uint64
 	if !follow {
-		last, err := b.runs.GetLastMsgForSubject(ctx, subject)
-		if errors.Is(err, jetstream.ErrMsgNotFound) {
-			return nil
-		}
-		if err != nil {
-			return b.explain(err)
-		}
-		if end = last.Sequence; end <= after {
-			return nil
-		}
-	}
-	cons, err := b.runs.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
-		FilterSubjects: []string{subject},
-		DeliverPolicy:  jetstream.DeliverByStartSequencePolicy,
-		OptStartSeq:    after + 1,
-	})
-	if err != nil {
-		return b.explain(err)
-	}
-	iter, err := cons.Messages()
-	if err != nil {
-		return b.explain(err)
-	}
-	stop := context.AfterFunc(ctx, iter.Stop)
-	defer func() { stop(); iter.Stop() }()
-	for {
-		msg, err := iter.Next()
-		if errors.Is(err, jetstream.ErrMsgIteratorClosed) && ctx.Err() != nil {
-			if follow {
-				return nil
-			}
-			return ctx.Err()
-		}
-		if err != nil {
-			return b.explain(err)
-		}
-		meta, err := msg.Metadata()
-		if err != nil {
-			return fmt.Errorf("engine: event of run %s: %w", run, err)
-		}
-		var e engine.Event
-		if err := json.Unmarshal(msg.Data(), &e); err != nil {
-			return fmt.Errorf("engine: event %d of run %s: %w", meta.Sequence.Stream, run, err)
-		}
-		if err := fn(meta.Sequence.Stream, e); err != nil {
+		var err error
+		if end, err = b.lastSequence(ctx, subject); err != nil || end <= after {
 			return err
 		}
-		if !follow && meta.Sequence.Stream >= end {
-			return nil
-		}
 	}
+	passed := after
+	read := func(ctx context.Context) error {
+		return b.replay(ctx, subject, passed, end, func(seq uint64, data []byte) error {
+			passed = seq
+			var e engine.Event
+			if err := json.Unmarshal(data, &e); err != nil {
+				b.log.Error("a message in the log of a run is no event; it is left out", "run", run, "sequence", seq, "err", err)
+				return nil
+			}
+			if err := fn(seq, e); err != nil {
+				return stopped{err}
+			}
+			return nil
+		})
+	}
+	err := read(ctx)
+	for b.embedded == nil && err != nil && passing(err) && ctx.Err() == nil {
+		if err := b.pause(ctx, err); err != nil {
+			return err
+		}
+		err = read(ctx)
+	}
+	var stop stopped
+	if errors.As(err, &stop) {
+		return stop.error
+	}
+	return err
 }
+
+// stopped is an error of the reader, not of the log.
+type stopped struct{ error }
 
 // Set implements engine.Blobs.
 func (b *Backend) Set(ctx context.Context, key string, value []byte) error {
 	if err := engine.CheckBlob(key, value); err != nil {
 		return err
 	}
-	_, err := b.blobs.Put(ctx, key, value)
-	return b.explain(err)
+	return b.persist(ctx, "store "+key, func(ctx context.Context) error {
+		_, err := b.blobs.Put(ctx, kvKey(key), value)
+		return err
+	})
 }
 
 // Value implements engine.Blobs.
-func (b *Backend) Value(ctx context.Context, key string) ([]byte, error) {
-	e, err := b.blobs.Get(ctx, key)
+func (b *Backend) Value(ctx context.Context, key string) (value []byte, err error) {
+	err = b.persist(ctx, "read "+key, func(ctx context.Context) error {
+		e, err := b.blobs.Get(ctx, kvKey(key))
+		if err == nil {
+			value = e.Value()
+		}
+		return err
+	})
 	if errors.Is(err, jetstream.ErrKeyNotFound) {
 		return nil, fmt.Errorf("engine: blob %s: %w", key, fs.ErrNotExist)
 	}
-	if err != nil {
-		return nil, b.explain(err)
-	}
-	return e.Value(), nil
+	return value, err
 }
 
 // Keys implements engine.Blobs.
-func (b *Backend) Keys(ctx context.Context, prefix string) ([]string, error) {
-	l, err := b.blobs.ListKeys(ctx, jetstream.IgnoreDeletes())
+func (b *Backend) Keys(ctx context.Context, prefix string) (keys []string, err error) {
+	err = b.persist(ctx, "list "+prefix, func(ctx context.Context) error {
+		keys = nil
+		l, err := b.blobs.ListKeysFiltered(ctx, kvFilter(prefix))
+		if err != nil {
+			return err
+		}
+		for k := range l.Keys() {
+			keys = append(keys, fromKV(k))
+		}
+		return nil
+	})
+	slices.Sort(keys)
+	return keys, err
+}
+
+// Each implements engine.Blobs.
+func (b *Backend) Each(ctx context.Context, prefix string, fn func(string, []byte) error) error {
+	w, err := b.blobs.WatchFiltered(ctx, []string{kvFilter(prefix)}, jetstream.IgnoreDeletes())
 	if err != nil {
-		return nil, b.explain(err)
+		return b.explain(err)
 	}
-	var keys []string
-	for k := range l.Keys() {
-		if strings.HasPrefix(k, prefix) {
-			keys = append(keys, k)
+	defer w.Stop()
+	for {
+		select {
+		case e, ok := <-w.Updates():
+			switch {
+			case !ok:
+				return b.explain(errNoAnswer)
+			case e == nil:
+				return nil
+			}
+			if err := fn(fromKV(e.Key()), e.Value()); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return ctx.Err()
 		}
 	}
-	slices.Sort(keys)
-	return keys, nil
 }
 
 // Unset implements engine.Blobs.
 func (b *Backend) Unset(ctx context.Context, key string) error {
-	return b.explain(b.blobs.Purge(ctx, key))
+	return b.persist(ctx, "forget "+key, func(ctx context.Context) error { return b.blobs.Purge(ctx, kvKey(key)) })
 }

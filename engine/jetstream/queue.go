@@ -1,145 +1,36 @@
 package jetstream
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strconv"
+	"strings"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/nats-io/nuid"
 
 	"myrmidon"
 	"myrmidon/engine"
 )
 
-func jobSubject(j myrmidon.Job) string { return "job." + j.Run + "." + j.Kind }
-
 func cursorSubject(run string, phase, shard uint32) string {
-	return fmt.Sprintf("plan.%s.%d.%d", run, phase, shard)
-}
-
-// Enqueue implements engine.Queue.
-func (b *Backend) Enqueue(ctx context.Context, jobs []myrmidon.Job) error {
-	if err := engine.CheckJobs(jobs); err != nil {
-		return err
-	}
-	msgs, err := jobMessages(jobs)
-	if err != nil {
-		return err
-	}
-	return b.explain(b.publish(ctx, msgs))
-}
-
-func jobMessages(jobs []myrmidon.Job) ([]*nats.Msg, error) {
-	msgs := make([]*nats.Msg, 0, len(jobs)+2)
-	for _, j := range jobs {
-		data, err := json.Marshal(j)
-		if err != nil {
-			return nil, fmt.Errorf("engine: job %q: %w", j.Name, err)
-		}
-		msgs = append(msgs, &nats.Msg{Subject: jobSubject(j), Data: data})
-	}
-	return msgs, nil
-}
-
-// EnqueueSlice implements engine.Queue.
-func (b *Backend) EnqueueSlice(ctx context.Context, jobs []myrmidon.Job, event engine.Event, next engine.Cursor) error {
-	if err := engine.CheckJobs(jobs); err != nil {
-		return err
-	}
-	msgs, err := jobMessages(jobs)
-	if err != nil {
-		return err
-	}
-	data, err := json.Marshal(event)
-	if err != nil {
-		return fmt.Errorf("engine: event of run %s: %w", event.Run, err)
-	}
-	msgs = append(msgs, &nats.Msg{Subject: "event." + event.Run, Data: data})
-	if next.Run != "" {
-		if data, err = json.Marshal(next); err != nil {
-			return fmt.Errorf("engine: cursor of run %s: %w", next.Run, err)
-		}
-		msgs = append(msgs, &nats.Msg{
-			Subject: cursorSubject(next.Run, next.Phase, next.Shard),
-			Header:  nats.Header{jetstream.ExpectedLastSubjSeqHeader: {strconv.FormatUint(next.Seq, 10)}},
-			Data:    data,
-		})
-	}
-	err = b.publish(ctx, msgs)
-	var api *jetstream.APIError
-	if errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence {
-		return engine.ErrStaleSlice
-	}
-	return b.explain(err)
-}
-
-// publish stores msgs as one atomic batch; one message needs none. The client library
-// has no call for batches, so the headers are set here.
-func (b *Backend) publish(ctx context.Context, msgs []*nats.Msg) error {
-	if len(msgs) == 0 {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
-	last := msgs[len(msgs)-1]
-	if len(msgs) > 1 {
-		id := nuid.Next()
-		for i, m := range msgs {
-			if m.Header == nil {
-				m.Header = nats.Header{}
-			}
-			m.Header.Set("Nats-Batch-Id", id)
-			m.Header.Set("Nats-Batch-Sequence", strconv.Itoa(i+1))
-		}
-		last.Header.Set("Nats-Batch-Commit", "1")
-		for _, m := range msgs[:len(msgs)-1] {
-			if err := b.conn.PublishMsg(m); err != nil {
-				return err
-			}
-		}
-	}
-	reply, err := b.conn.RequestMsgWithContext(ctx, last)
-	if err != nil {
-		return err
-	}
-	return pubAck(reply.Data, len(msgs))
-}
-
-// pubAck checks the answer to a publication (ADR-2: a JSON object with error or stream
-// and seq; ADR-50 adds batch and count).
-func pubAck(data []byte, n int) error {
-	var ack struct {
-		Error  *jetstream.APIError `json:"error"`
-		Stream string              `json:"stream"`
-		Count  int                 `json:"count"`
-	}
-	if err := json.Unmarshal(data, &ack); err != nil {
-		return fmt.Errorf("answer to a publication: %w", err)
-	}
-	switch {
-	case ack.Error != nil:
-		return ack.Error
-	case ack.Stream == "":
-		return fmt.Errorf("answer to a publication names no stream: %s", data)
-	case n > 1 && ack.Count != n:
-		return fmt.Errorf("a batch of %d messages was stored as %d", n, ack.Count)
-	}
-	return nil
+	return fmt.Sprintf("%s%s.%d.%d", plans, run, phase, shard)
 }
 
 // Cursor implements engine.Queue.
 func (b *Backend) Cursor(ctx context.Context, run string, phase, shard uint32) (engine.Cursor, error) {
-	msg, err := b.runs.GetLastMsgForSubject(ctx, cursorSubject(run, phase, shard))
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
+	var msg *stored
+	err := b.persist(ctx, "read a cursor", func(ctx context.Context) (err error) {
+		msg, err = b.last(ctx, cursorSubject(run, phase, shard))
+		return err
+	})
+	if errors.Is(err, errNotThere) {
 		return engine.Cursor{Run: run, Phase: phase, Shard: shard}, nil
 	}
 	if err != nil {
-		return engine.Cursor{}, b.explain(err)
+		return engine.Cursor{}, err
 	}
 	var c engine.Cursor
 	if err := json.Unmarshal(msg.Data, &c); err != nil {
@@ -149,136 +40,171 @@ func (b *Backend) Cursor(ctx context.Context, run string, phase, shard uint32) (
 	return c, nil
 }
 
-// Pull implements engine.Queue.
-//
-// A fetch of n messages waits for all n, so a pull that may wait asks for what is there,
-// then waits for one message, then asks for the rest.
-func (b *Backend) Pull(ctx context.Context, req engine.PullRequest) ([]engine.Delivery, error) {
-	from := b.fresh
-	if req.Retries {
-		from = b.again
-	}
-	deadline := time.Now().Add(req.Wait)
-	for ctx.Err() == nil {
-		batch, err := from.FetchNoWait(req.N)
-		out, err := b.deliveries(batch, err)
-		if len(out) > 0 || err != nil || req.Wait <= 0 {
-			return out, err
-		}
-		wait := time.Until(deadline)
-		if wait < time.Millisecond {
-			return nil, nil
-		}
-		fetchCtx, cancel := context.WithTimeout(ctx, wait)
-		batch, err = from.Fetch(1, jetstream.FetchContext(fetchCtx))
-		if err != nil && fetchCtx.Err() != nil {
-			cancel()
-			continue // on a busy machine the wait was over before the request was made
-		}
-		out, err = b.deliveries(batch, err)
-		cancel()
-		if err != nil {
-			return out, err
-		}
-		if len(out) > 0 && req.N > 1 {
-			batch, err := from.FetchNoWait(req.N - 1)
-			more, err := b.deliveries(batch, err)
-			return append(out, more...), err
-		}
-		if len(out) > 0 {
-			return out, nil
-		}
-	}
-	return nil, ctx.Err()
+// errNotThere says that there is no message on a subject.
+var errNotThere = errors.New("no message")
+
+// stored is a message of a stream.
+type stored struct {
+	Sequence uint64    `json:"seq"`
+	Data     []byte    `json:"data"`
+	Headers  []byte    `json:"hdrs"`
+	Time     time.Time `json:"time"`
 }
 
-// deliveries reads a fetched batch to its end.
-func (b *Backend) deliveries(batch jetstream.MessageBatch, err error) ([]engine.Delivery, error) {
+// last returns the last message on a subject of our stream; errNotThere if there is none.
+func (b *Backend) last(ctx context.Context, subject string) (*stored, error) {
+	return b.lastIn(ctx, streamName, subject)
+}
+
+// lastIn returns the last message on a subject of a stream; errNotThere if there is none.
+// It asks the stream's leader: a replica may be behind.
+func (b *Backend) lastIn(ctx context.Context, stream, subject string) (*stored, error) {
+	body, err := json.Marshal(map[string]string{"last_by_subj": subject})
 	if err != nil {
-		return nil, b.explain(err)
+		return nil, err
 	}
-	var out []engine.Delivery
-	for msg := range batch.Messages() {
-		d, err := b.delivery(msg)
-		if err != nil {
-			return out, err
-		}
-		if d != nil {
-			out = append(out, d)
-		}
+	res, err := b.conn.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+stream, body)
+	if err != nil {
+		return nil, err
 	}
-	switch err := batch.Error(); {
-	case err == nil, errors.Is(err, nats.ErrTimeout), errors.Is(err, context.DeadlineExceeded),
-		errors.Is(err, context.Canceled), errors.Is(err, jetstream.ErrNoMessages):
-		return out, nil
-	default:
-		return out, b.explain(err)
+	var out struct {
+		Error   *jetstream.APIError `json:"error"`
+		Message *stored             `json:"message"`
 	}
+	if err := json.Unmarshal(res.Data, &out); err != nil {
+		return nil, fmt.Errorf("read the last message on %s: %w", subject, err)
+	}
+	switch {
+	case out.Error != nil && out.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound:
+		return nil, errNotThere
+	case out.Error != nil:
+		return nil, out.Error
+	case out.Message == nil:
+		return nil, fmt.Errorf("read the last message on %s: the server sent none", subject)
+	case bytes.Contains(out.Message.Headers, []byte("KV-Operation:")), bytes.Contains(out.Message.Headers, []byte("Nats-Marker-Reason:")):
+		return nil, errNotThere // a key that was removed
+	}
+	return out.Message, nil
 }
 
-// delivery decodes a message; nil for a retry that came too early, which goes back.
-func (b *Backend) delivery(msg jetstream.Msg) (engine.Delivery, error) {
-	if stamp := msg.Headers().Get(notBeforeHeader); stamp != "" {
-		t, err := time.Parse(time.RFC3339Nano, stamp)
-		if err != nil {
-			return nil, fmt.Errorf("engine: job on %s has not-before time %q: %w", msg.Subject(), stamp, err)
-		}
-		if wait := time.Until(t); wait > 0 {
-			return nil, b.explain(msg.NakWithDelay(wait))
-		}
+// Unhold implements engine.Queue. The jobs are stored as fresh ones before they are
+// forgotten as held: a crash in between makes some come twice, which is no harm.
+func (b *Backend) Unhold(ctx context.Context, run string) (moved int, err error) {
+	subject := held + run + ".>"
+	end, err := b.lastSequence(ctx, subject)
+	if err != nil || end == 0 {
+		return 0, err
 	}
-	d := &delivery{msg: msg}
-	if err := json.Unmarshal(msg.Data(), &d.job); err != nil {
-		// Nobody can do it, ever: take it off the queue and say so.
-		if term := msg.TermWithReason("not a job"); term != nil {
-			return nil, b.explain(term)
-		}
-		b.cfg.Log.Error("dropped a message that is no job", "subject", msg.Subject(), "err", err)
-		return nil, nil
-	}
-	return d, nil
-}
-
-// Retry implements engine.Queue.
-func (b *Backend) Retry(ctx context.Context, job myrmidon.Job, notBefore time.Time) error {
-	if err := engine.CheckJobs([]myrmidon.Job{job}); err != nil {
+	var batch []myrmidon.Job
+	commit := func() error {
+		err := b.Commit(ctx, engine.Batch{Jobs: batch})
+		moved += len(batch)
+		batch = batch[:0]
 		return err
 	}
-	data, err := json.Marshal(job)
-	if err != nil {
-		return fmt.Errorf("engine: job %q: %w", job.Name, err)
+	err = b.replay(ctx, subject, 0, end, func(_ uint64, data []byte) error {
+		var j myrmidon.Job
+		if err := json.Unmarshal(data, &j); err != nil || engine.CheckJob(&j) != nil || j.Run != run {
+			b.log.Error("a held message is no job of this run; it is left out", "run", run, "err", err)
+			return nil
+		}
+		if batch = append(batch, j); len(batch) >= engine.MaxSliceJobs {
+			return commit()
+		}
+		return nil
+	})
+	if err == nil {
+		err = commit()
 	}
-	return b.explain(b.publish(ctx, []*nats.Msg{{
-		Subject: "retry." + job.Run + "." + job.Kind,
-		Header:  nats.Header{notBeforeHeader: {notBefore.UTC().Format(time.RFC3339Nano)}},
-		Data:    data,
-	}}))
+	if err != nil {
+		return moved, err
+	}
+	return moved, b.purge(ctx, subject, end)
 }
 
 // Purge implements engine.Queue.
-func (b *Backend) Purge(ctx context.Context, run string) error {
-	for _, p := range []struct {
-		s       jetstream.Stream
-		subject string
-	}{
-		{b.runs, "job." + run + ".>"},
-		{b.retry, "retry." + run + ".>"},
-		{b.runs, "plan." + run + ".>"},
-		{b.runs, "event." + run},
-	} {
-		if err := p.s.Purge(ctx, jetstream.WithPurgeSubject(p.subject)); err != nil {
-			return b.explain(err)
+func (b *Backend) Purge(ctx context.Context, run string, through uint64) error {
+	for _, subject := range []string{jobs + run + ".>", retries + run + ".>", held + run + ".>", plans + run + ".>", events + run} {
+		if err := b.purge(ctx, subject, through); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-type delivery struct {
-	msg jetstream.Msg
-	job myrmidon.Job
+// purge forgets the messages on a subject up to a sequence; 0 means all.
+func (b *Backend) purge(ctx context.Context, subject string, through uint64) error {
+	opts := []jetstream.StreamPurgeOpt{jetstream.WithPurgeSubject(subject)}
+	if through > 0 {
+		opts = append(opts, jetstream.WithPurgeSequence(through+1)) // up to, without it
+	}
+	return b.persist(ctx, "purge", func(ctx context.Context) error { return b.stream.Purge(ctx, opts...) })
 }
 
-func (d *delivery) Job() myrmidon.Job             { return d.job }
-func (d *delivery) Extend(context.Context) error  { return d.msg.InProgress() }
-func (d *delivery) Ack(context.Context) error     { return d.msg.Ack() }
-func (d *delivery) Release(context.Context) error { return d.msg.Nak() }
+// lastSequence returns the sequence of the last message on a subject, which may have
+// wildcards; 0 if there is none.
+func (b *Backend) lastSequence(ctx context.Context, subject string) (seq uint64, err error) {
+	err = b.persist(ctx, "read", func(ctx context.Context) error {
+		msg, err := b.last(ctx, subject)
+		if errors.Is(err, errNotThere) {
+			return nil
+		}
+		if err == nil {
+			seq = msg.Sequence
+		}
+		return err
+	})
+	return seq, err
+}
+
+// replay calls fn with the messages on a subject between two sequences, the first one
+// without; end 0 means to go on as they come, until ctx ends.
+func (b *Backend) replay(ctx context.Context, subject string, after, end uint64, fn func(seq uint64, data []byte) error) error {
+	cons, err := b.stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
+		FilterSubjects: []string{subject},
+		DeliverPolicy:  jetstream.DeliverByStartSequencePolicy,
+		OptStartSeq:    after + 1,
+	})
+	if err != nil {
+		return b.explain(err)
+	}
+	iter, err := cons.Messages()
+	if err != nil {
+		return b.explain(err)
+	}
+	stop := context.AfterFunc(ctx, iter.Stop)
+	defer func() { stop(); iter.Stop() }()
+	for {
+		msg, err := iter.Next()
+		if errors.Is(err, jetstream.ErrMsgIteratorClosed) && ctx.Err() != nil {
+			if end == 0 {
+				return nil
+			}
+			return ctx.Err()
+		}
+		if err != nil {
+			return b.explain(err)
+		}
+		meta, err := msg.Metadata()
+		if err != nil {
+			return fmt.Errorf("engine: message on %s: %w", subject, err)
+		}
+		if seq := meta.Sequence.Stream; end == 0 || seq <= end {
+			if err := fn(seq, msg.Data()); err != nil {
+				return err
+			}
+		}
+		if end > 0 && meta.Sequence.Stream >= end {
+			return nil
+		}
+	}
+}
+
+// kvKey maps a key to a bucket's, whose tokens are separated by dots so that a prefix can
+// be listed by itself.
+func kvKey(key string) string { return strings.ReplaceAll(key, "/", ".") }
+
+func fromKV(key string) string { return strings.ReplaceAll(key, ".", "/") }
+
+// kvFilter is the filter for the keys that begin with prefix.
+func kvFilter(prefix string) string { return kvKey(prefix) + ">" }

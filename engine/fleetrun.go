@@ -1,0 +1,579 @@
+package engine
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+
+	"myrmidon"
+)
+
+// LeaseTime is how long a run of a fleet keeps an owner that is not heard of. An owner
+// renews its lease each second.
+const LeaseTime = 10 * time.Second
+
+// Order is what a fleet's workers need to know of a run. It is there while the run is
+// under way.
+type Order struct {
+	Run      string          `json:"run"`
+	Workload string          `json:"workload"`
+	Version  uint32          `json:"version"`
+	Spec     json.RawMessage `json:"spec"`
+	Paused   bool            `json:"paused,omitempty"`
+	Kinds    []string        `json:"paused_kinds,omitempty"`
+	// Cancelled: what is under way ends, what is queued is dropped.
+	Cancelled bool `json:"cancelled,omitempty"`
+}
+
+func runKey(id string) string   { return "run/" + id }
+func orderKey(id string) string { return "order/" + id }
+func ownTopic(id string) string { return "own." + id }
+
+func reportPrefix(run string) string { return "report/" + run + "/" }
+func itemsPrefix(run string) string  { return "items/" + run + "/" }
+
+// FleetRuns are the runs of a fleet.
+type FleetRuns struct {
+	fleet Fleet
+	me    Owner
+}
+
+// RunsOf returns the runs of a fleet.
+func RunsOf(f Fleet) *FleetRuns { return &FleetRuns{f, thisProcess()} }
+
+// FleetRun is a run of a fleet. One process owns it by a lease: its entry in the registry,
+// which it replaces each second and only if nobody else has. An owner that was stopped,
+// cut off or believed dead finds its next replacement refused, and ends.
+type FleetRun struct {
+	ID    string
+	fleet Fleet
+	me    Owner
+	rev   uint64 // of our entry, while we own the run
+	order []byte // as last stored
+	oRev  uint64
+}
+
+func (f *FleetRuns) run(id string) *FleetRun { return &FleetRun{ID: id, fleet: f.fleet, me: f.me} }
+
+// Create implements Homes.
+func (f *FleetRuns) Create(info Info) (Home, error) {
+	r := f.run(ulid.Make().String())
+	info.ID, info.Created, info.State, info.Owner, info.Term = r.ID, time.Now().UTC(), myrmidon.Planning, f.me, 1
+	info.Durability = f.fleet.Durability()
+	// The order first: a run that is taken over has one.
+	if err := r.saveOrder(info); err != nil {
+		return nil, err
+	}
+	return r, r.save(info)
+}
+
+// Find implements Homes.
+func (f *FleetRuns) Find(prefix string) (Home, error) {
+	entries, err := f.fleet.Entries(context.Background(), "run/")
+	if err != nil {
+		return nil, err
+	}
+	var ids []string
+	for _, e := range entries {
+		ids = append(ids, strings.TrimPrefix(e.Key, "run/"))
+	}
+	switch id, found := findID(ids, prefix); found {
+	case 1:
+		return f.run(id), nil
+	case 0:
+		return nil, myrmidon.WithHint(fmt.Errorf("%w: %s at %s", ErrNoRun, prefix, f.fleet.Where()), "myrmidon runs --nats lists them")
+	default:
+		return nil, myrmidon.WithHint(fmt.Errorf("%d runs begin with %s", found, prefix), "give more of the ID")
+	}
+}
+
+// List implements Homes.
+func (f *FleetRuns) List() (infos []Info, problems []error, err error) {
+	entries, err := f.fleet.Entries(context.Background(), "run/")
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, e := range entries {
+		info, err := f.run(strings.TrimPrefix(e.Key, "run/")).decode(e)
+		if err != nil {
+			problems = append(problems, err)
+			continue
+		}
+		infos = append(infos, info)
+	}
+	return infos, problems, nil
+}
+
+// RunID implements Home.
+func (r *FleetRun) RunID() string { return r.ID }
+
+// Place implements Home.
+func (r *FleetRun) Place() string { return r.fleet.Where() }
+
+func (r *FleetRun) owner() Owner { return r.me }
+
+func (r *FleetRun) decode(e Entry) (Info, error) {
+	var info Info
+	if err := json.Unmarshal(e.Value, &info); err != nil || info.ID != r.ID {
+		return info, myrmidon.WithHint(fmt.Errorf("the registry at %s has no run under the key of run %s: %v", r.fleet.Where(), r.ID, err),
+			"another program has written it; myrmidon runs prune does not touch it")
+	}
+	info.Live = !info.State.Ended() && !info.Left && !info.Free && e.Age < LeaseTime
+	return info, nil
+}
+
+// Info implements Home.
+func (r *FleetRun) Info() (Info, error) {
+	info, _, err := r.entry()
+	if r.rev > 0 {
+		info.Live = true
+	}
+	return info, err
+}
+
+func (r *FleetRun) entry() (Info, Entry, error) {
+	e, err := r.fleet.Entry(context.Background(), runKey(r.ID))
+	if errors.Is(err, fs.ErrNotExist) {
+		return Info{}, e, fmt.Errorf("%w: %s at %s", ErrNoRun, r.ID, r.fleet.Where())
+	}
+	if err != nil {
+		return Info{}, e, err
+	}
+	info, err := r.decode(e)
+	return info, e, err
+}
+
+// Lock takes the run's lease if its owner has given it up, or was not heard of for
+// LeaseTime.
+func (r *FleetRun) Lock() error {
+	if r.rev > 0 {
+		return nil
+	}
+	info, e, err := r.entry()
+	if err != nil {
+		return err
+	}
+	if info.Live {
+		return r.owned(info)
+	}
+	info.Owner = r.me
+	info.Term++
+	info.Left, info.Free = false, false
+	data, err := json.Marshal(info)
+	if err != nil {
+		return fmt.Errorf("engine: run %s: %w", r.ID, err)
+	}
+	rev, err := r.fleet.Put(context.Background(), runKey(r.ID), data, e.Revision)
+	if errors.Is(err, ErrConflict) {
+		if now, _, err := r.entry(); err == nil {
+			info = now
+		}
+		return r.owned(info)
+	}
+	if err != nil {
+		return err
+	}
+	r.rev = rev
+	o, err := r.fleet.Entry(context.Background(), orderKey(r.ID))
+	switch {
+	case err == nil:
+		r.order, r.oRev = o.Value, o.Revision
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	return nil
+}
+
+func (r *FleetRun) owned(info Info) error {
+	return myrmidon.WithHint(fmt.Errorf("run %s: %w: %s", r.ID, ErrOwned, info.Owner),
+		"watch it with myrmidon runs show --nats, or end it with myrmidon runs cancel --nats")
+}
+
+// Unlock gives the run up: another process may take it at once.
+func (r *FleetRun) Unlock() error {
+	rev := r.rev
+	r.rev = 0
+	if rev == 0 {
+		return nil
+	}
+	info, e, err := r.entry()
+	if err != nil || e.Revision != rev || info.State.Ended() || info.Left || info.Free {
+		return nil // somebody else has it, or nobody needs it
+	}
+	info.Left = true
+	data, err := json.Marshal(info)
+	if err != nil {
+		return fmt.Errorf("engine: run %s: %w", r.ID, err)
+	}
+	if _, err := r.fleet.Put(context.Background(), runKey(r.ID), data, rev); err != nil && !errors.Is(err, ErrConflict) {
+		return err
+	}
+	return nil
+}
+
+// save replaces the run's entry, which renews the lease.
+func (r *FleetRun) save(info Info) error {
+	info.Updated = time.Now().UTC()
+	data, err := json.Marshal(info)
+	if err != nil {
+		return fmt.Errorf("engine: run %s: %w", r.ID, err)
+	}
+	rev, err := r.fleet.Put(context.Background(), runKey(r.ID), data, r.rev)
+	if errors.Is(err, ErrConflict) {
+		r.rev = 0
+		if now, _, err := r.entry(); err == nil {
+			info = now
+		}
+		return myrmidon.WithHint(fmt.Errorf("run %s was taken over: %w: %s", r.ID, ErrOwned, info.Owner),
+			"this process was not heard of for a while; watch the run with myrmidon runs show --nats "+r.ID)
+	}
+	if err != nil {
+		return err
+	}
+	r.rev = rev
+	return r.saveOrder(info)
+}
+
+// saveOrder tells the workers, if there is something new.
+func (r *FleetRun) saveOrder(info Info) error {
+	ctx := context.Background()
+	if info.State.Ended() && info.State != myrmidon.Cancelled {
+		if r.oRev == 0 {
+			return nil
+		}
+		r.order, r.oRev = nil, 0
+		return r.fleet.Forget(ctx, orderKey(r.ID))
+	}
+	data, err := json.Marshal(Order{
+		Run: r.ID, Workload: info.Workload, Version: info.Version, Spec: info.Spec,
+		Paused: info.Paused, Kinds: info.Kinds, Cancelled: info.State == myrmidon.Cancelled,
+	})
+	if err != nil {
+		return fmt.Errorf("engine: run %s: %w", r.ID, err)
+	}
+	if bytes.Equal(data, r.order) {
+		return nil
+	}
+	for {
+		rev, err := r.fleet.Put(ctx, orderKey(r.ID), data, r.oRev)
+		if err == nil {
+			r.order, r.oRev = data, rev
+			return nil
+		}
+		if !errors.Is(err, ErrConflict) {
+			return err
+		}
+		// A former owner wrote last; the lease, which we hold, decides.
+		e, err := r.fleet.Entry(ctx, orderKey(r.ID))
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			r.oRev = 0
+		case err != nil:
+			return err
+		default:
+			r.oRev = e.Revision
+		}
+	}
+}
+
+// free forgets what only a retry would need, and the order.
+func (r *FleetRun) free() error {
+	ctx := context.Background()
+	if err := r.fleet.Forget(ctx, orderKey(r.ID)); err != nil {
+		return err
+	}
+	return r.unset(ctx, snapshotPrefix(r.ID), startsPrefix(r.ID), parkedPrefix(r.ID))
+}
+
+func (r *FleetRun) unset(ctx context.Context, prefixes ...string) error {
+	for _, p := range prefixes {
+		keys, err := r.fleet.Keys(ctx, p)
+		if err != nil {
+			return err
+		}
+		for _, k := range keys {
+			if err := r.fleet.Unset(ctx, k); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Abandon implements Home.
+func (r *FleetRun) Abandon() error {
+	info, err := r.Info()
+	if err != nil {
+		return err
+	}
+	if info.State.Ended() {
+		return fmt.Errorf("run %s has ended: %s", r.ID, info.State)
+	}
+	info.State, info.Ended, info.Parked = myrmidon.Cancelled, time.Now().UTC(), 0
+	if err := r.save(info); err != nil {
+		return err
+	}
+	if err := r.fleet.Purge(context.Background(), r.ID, 0); err != nil {
+		return err
+	}
+	return r.free()
+}
+
+// Remove implements Home.
+func (r *FleetRun) Remove() error {
+	ctx := context.Background()
+	if err := r.fleet.Purge(ctx, r.ID, 0); err != nil {
+		return err
+	}
+	if err := r.free(); err != nil {
+		return err
+	}
+	if err := r.unset(ctx, reportPrefix(r.ID), itemsPrefix(r.ID)); err != nil {
+		return err
+	}
+	r.rev = 0
+	return r.fleet.Forget(ctx, runKey(r.ID))
+}
+
+// Control implements Home.
+func (r *FleetRun) Control() Control {
+	return Control{r.ID, func(ctx context.Context, in controlRequest) (out controlReply, err error) {
+		if in.Do == doParked {
+			// More than fits an answer; it is on the broker anyway.
+			if info, err := r.Info(); err != nil || !info.Live {
+				return out, errors.Join(ErrNoOwner, err)
+			}
+			out.Parked, err = listParked(ctx, r.fleet, r.ID)
+			return out, err
+		}
+		data, err := json.Marshal(in)
+		if err != nil {
+			return out, err
+		}
+		answer, err := r.fleet.Ask(ctx, ownTopic(r.ID), data)
+		if errors.Is(err, ErrNobody) {
+			return out, ErrNoOwner
+		}
+		if err != nil {
+			return out, err
+		}
+		return out, json.Unmarshal(answer, &out)
+	}}
+}
+
+// stops are what ends listening.
+type stops []func()
+
+func (s stops) close() {
+	for _, stop := range s {
+		stop()
+	}
+}
+
+// listen answers questions, and hears of the jobs under way.
+func (r *FleetRun) listen(run *Run) (closer, error) {
+	var out stops
+	stop, err := r.fleet.Answer(ownTopic(r.ID), func(data []byte) []byte {
+		var in controlRequest
+		var reply controlReply
+		if err := json.Unmarshal(data, &in); err != nil {
+			reply.Error = myrmidon.AsFailure(fmt.Errorf("control: %w", err))
+		} else {
+			reply = run.answer(in)
+		}
+		answer, err := json.Marshal(reply)
+		if err != nil {
+			run.log.Error("control: encode an answer", "err", err)
+		}
+		return answer
+	})
+	if err != nil {
+		return nil, err
+	}
+	out = append(out, stop)
+	stop, err = r.fleet.Answer(doingTopic(r.ID), func(data []byte) []byte {
+		var now []doing
+		if err := json.Unmarshal(data, &now); err != nil {
+			run.log.Warn("what a worker told is not understood", "err", err)
+			return nil
+		}
+		run.heard(now)
+		return nil
+	})
+	if err != nil {
+		out.close()
+		return nil, err
+	}
+	return append(out, stop), nil
+}
+
+// pages are values of any size under one prefix, in pages that fit a blob, the head last.
+type pagesHead struct {
+	Pages int `json:"pages"`
+}
+
+func setPages(ctx context.Context, b Blobs, prefix string, data []byte) error {
+	n := 0
+	for page := range slices.Chunk(data, maxBlob) {
+		if err := b.Set(ctx, fmt.Sprintf("%s%d", prefix, n), page); err != nil {
+			return err
+		}
+		n++
+	}
+	head, err := json.Marshal(pagesHead{n})
+	if err != nil {
+		return err
+	}
+	return b.Set(ctx, prefix+"head", head)
+}
+
+func pagesOf(ctx context.Context, b Blobs, prefix string) ([]byte, error) {
+	data, err := b.Value(ctx, prefix+"head")
+	if err != nil {
+		return nil, err
+	}
+	var head pagesHead
+	if err := json.Unmarshal(data, &head); err != nil {
+		return nil, fmt.Errorf("engine: %shead: %w", prefix, err)
+	}
+	var out []byte
+	for i := range head.Pages {
+		page, err := b.Value(ctx, fmt.Sprintf("%s%d", prefix, i))
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, page...)
+	}
+	return out, nil
+}
+
+func (r *FleetRun) saveReport(rep *Report) error {
+	data, err := json.Marshal(rep)
+	if err != nil {
+		return fmt.Errorf("engine: report of run %s: %w", r.ID, err)
+	}
+	return setPages(context.Background(), r.fleet, reportPrefix(r.ID), data)
+}
+
+// Report implements Home.
+func (r *FleetRun) Report() (*Report, error) {
+	data, err := pagesOf(context.Background(), r.fleet, reportPrefix(r.ID))
+	if err != nil {
+		return nil, fmt.Errorf("report of run %s: %w", r.ID, err)
+	}
+	rep := new(Report)
+	if err := json.Unmarshal(data, rep); err != nil {
+		return nil, fmt.Errorf("report of run %s: %w", r.ID, err)
+	}
+	return rep, nil
+}
+
+// fleetItems writes evidence as compressed pages, each of which can be read by itself.
+type fleetItems struct {
+	r    *FleetRun
+	n    int64 // pages stored
+	page bytes.Buffer
+	zip  *gzip.Writer
+}
+
+// itemsPage is when a page is full: compressed output may still grow by what the
+// compressor holds back.
+const itemsPage = maxBlob * 3 / 4
+
+func (r *FleetRun) newItems(size int64) (itemsWriter, error) {
+	return &fleetItems{r: r, n: size}, nil
+}
+
+func (f *fleetItems) Write(p []byte) (int, error) {
+	// A write may end within a line; pages are concatenated when they are read.
+	for at := 0; at < len(p); {
+		if f.zip == nil {
+			f.page.Reset()
+			f.zip = gzip.NewWriter(&f.page)
+		}
+		n, err := f.zip.Write(p[at:min(at+64<<10, len(p))])
+		at += n
+		if err != nil {
+			return at, err
+		}
+		if f.page.Len() > itemsPage {
+			if err := f.flush(); err != nil {
+				return at, err
+			}
+		}
+	}
+	return len(p), nil
+}
+
+func (f *fleetItems) flush() error {
+	if f.zip == nil {
+		return nil
+	}
+	if err := f.zip.Close(); err != nil {
+		return err
+	}
+	f.zip = nil
+	if err := f.r.fleet.Set(context.Background(), fmt.Sprintf("%s%d", itemsPrefix(f.r.ID), f.n), f.page.Bytes()); err != nil {
+		return err
+	}
+	f.n++
+	return nil
+}
+
+func (f *fleetItems) finish() (int64, error) {
+	if err := f.flush(); err != nil {
+		return 0, err
+	}
+	head, err := json.Marshal(pagesHead{int(f.n)})
+	if err != nil {
+		return 0, err
+	}
+	return f.n, f.r.fleet.Set(context.Background(), itemsPrefix(f.r.ID)+"head", head)
+}
+
+func (f *fleetItems) abort() {} // pages behind the head's number are replaced by the next writer
+
+// OpenItems implements Home.
+func (r *FleetRun) OpenItems() (io.ReadCloser, error) {
+	ctx := context.Background()
+	data, err := r.fleet.Value(ctx, itemsPrefix(r.ID)+"head")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("items of run %s: %w", r.ID, os.ErrNotExist)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var head pagesHead
+	if err := json.Unmarshal(data, &head); err != nil {
+		return nil, fmt.Errorf("items of run %s: %w", r.ID, err)
+	}
+	out, in := io.Pipe()
+	go func() {
+		for i := range head.Pages {
+			page, err := r.fleet.Value(ctx, fmt.Sprintf("%s%d", itemsPrefix(r.ID), i))
+			if err == nil {
+				var unzip *gzip.Reader
+				if unzip, err = gzip.NewReader(bytes.NewReader(page)); err == nil {
+					_, err = io.Copy(in, unzip)
+				}
+			}
+			if err != nil {
+				in.CloseWithError(err)
+				return
+			}
+		}
+		in.Close()
+	}()
+	return out, nil
+}

@@ -1,0 +1,340 @@
+package jetstream
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
+
+	"myrmidon"
+	"myrmidon/engine"
+)
+
+// Commit implements engine.Queue.
+func (b *Backend) Commit(ctx context.Context, batch engine.Batch) error {
+	if err := engine.CheckBatch(batch); err != nil {
+		return err
+	}
+	msgs, err := messages(batch)
+	if err != nil || len(msgs) == 0 {
+		return err
+	}
+	err = b.persist(ctx, "store", func(ctx context.Context) error { return b.commits.commit(ctx, msgs) })
+	var api *jetstream.APIError
+	if errors.As(err, &api) && (api.ErrorCode == wrongLastSequence || api.ErrorCode == wrongLastSequenceConstant) {
+		return engine.ErrStaleSlice
+	}
+	return err
+}
+
+// messages encodes a batch.
+func messages(b engine.Batch) ([]*nats.Msg, error) {
+	msgs := make([]*nats.Msg, 0, len(b.Jobs)+len(b.Again)+len(b.Held)+len(b.Events)+1)
+	add := func(subject, what string, v any) (*nats.Msg, error) {
+		data, err := json.Marshal(v)
+		if err == nil && len(data) > engine.MaxMessage {
+			err = fmt.Errorf("%d bytes are more than the %d of a message", len(data), engine.MaxMessage)
+		}
+		if err != nil {
+			return nil, myrmidon.Permanent(fmt.Errorf("engine: %s: %w", what, err))
+		}
+		m := &nats.Msg{Subject: subject, Data: data}
+		msgs = append(msgs, m)
+		return m, nil
+	}
+	for _, set := range []struct {
+		prefix string
+		jobs   []myrmidon.Job
+	}{{jobs, b.Jobs}, {held, b.Held}} {
+		for i := range set.jobs {
+			j := &set.jobs[i]
+			if _, err := add(set.prefix+jobSubject(j), "job "+j.Name, j); err != nil {
+				return nil, err
+			}
+		}
+	}
+	for i := range b.Again {
+		a := &b.Again[i]
+		m, err := add(retries+jobSubject(&a.Job), "job "+a.Job.Name, &a.Job)
+		if err != nil {
+			return nil, err
+		}
+		if a.Wait > 0 {
+			m.Header = nats.Header{
+				waitHeader:      {a.Wait.String()},
+				notBeforeHeader: {time.Now().Add(a.Wait).UTC().Format(time.RFC3339Nano)},
+			}
+		}
+	}
+	if b.Next.Run != "" {
+		m, err := add(cursorSubject(b.Next.Run, b.Next.Phase, b.Next.Shard), "cursor of run "+b.Next.Run, b.Next)
+		if err != nil {
+			return nil, err
+		}
+		m.Header = nats.Header{jetstream.ExpectedLastSubjSeqHeader: {strconv.FormatUint(b.Next.Seq, 10)}}
+	}
+	// Last, so that what was stored for a run up to its last event is all of it.
+	for i := range b.Events {
+		if _, err := add(events+b.Events[i].Run, "event of run "+b.Events[i].Run, &b.Events[i]); err != nil {
+			return nil, err
+		}
+	}
+	return msgs, nil
+}
+
+// committer gathers what callers want stored at the same time: while one batch is being
+// written, and with Power synced, the next fills up. The time that a write takes is the
+// only time that anybody waits.
+type committer struct {
+	b    *Backend
+	in   chan *commit
+	done sync.WaitGroup
+}
+
+// commit is one caller's messages, which are stored together.
+type commit struct {
+	msgs []*nats.Msg
+	err  chan error // capacity 1
+}
+
+// errNoAnswer says that a batch was sent and not answered.
+var errNoAnswer = errors.New("the broker did not answer in time")
+
+// lanesOfCommits is how many batches are under way at once: while the server writes one,
+// the next is encoded. More only make the batches smaller.
+const lanesOfCommits = 2
+
+func newCommitter(b *Backend) *committer {
+	c := &committer{b: b, in: make(chan *commit, engine.MaxBatch)}
+	for range lanesOfCommits {
+		c.done.Go(c.run)
+	}
+	return c
+}
+
+// wait returns when nothing is being written any more.
+func (c *committer) wait() { c.done.Wait() }
+
+// commit stores msgs as one batch, together with what others store.
+func (c *committer) commit(ctx context.Context, msgs []*nats.Msg) error {
+	one := &commit{msgs, make(chan error, 1)}
+	select {
+	case c.in <- one:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-c.b.closing.Done():
+		return nats.ErrConnectionClosed
+	}
+	select {
+	case err := <-one.err:
+		return err
+	case <-c.b.closing.Done():
+		// What is being written is answered yet; see run.
+		select {
+		case err := <-one.err:
+			return err
+		case <-time.After(time.Second):
+			return nats.ErrConnectionClosed
+		}
+	}
+}
+
+func (c *committer) run() {
+	var spare *commit // what did not fit the last batch
+	for {
+		first := spare
+		spare = nil
+		if first == nil {
+			select {
+			case first = <-c.in:
+			case <-c.b.closing.Done():
+				return
+			}
+		}
+		batch := []*commit{first}
+		n := len(first.msgs)
+	gather:
+		for n < engine.MaxBatch {
+			select {
+			case one := <-c.in:
+				if n+len(one.msgs) > engine.MaxBatch {
+					spare = one
+					break gather
+				}
+				batch = append(batch, one)
+				n += len(one.msgs)
+			default:
+				break gather
+			}
+		}
+		c.write(batch, n)
+	}
+}
+
+// loneSyncs is how many single messages are better synced one by one than stored as a
+// batch, for which the server opens a store of its own (make bench-engine prints both).
+const loneSyncs = 8
+
+// write stores commits: as one atomic batch where one of them has several messages, or
+// where each message by itself would cost a sync; else side by side.
+func (c *committer) write(batch []*commit, n int) {
+	if n == len(batch) && n > 1 && (c.b.level != Power || n < loneSyncs) {
+		c.writeSingles(batch)
+		return
+	}
+	err := c.b.publish(join(batch, n))
+	if err == nil || len(batch) == 1 || passing(err) {
+		tell(batch, err)
+		return
+	}
+	// Only a cursor can be refused: the others are stored without those that have one.
+	var plain, cursors []*commit
+	for _, one := range batch {
+		if one.cursor() {
+			cursors = append(cursors, one)
+		} else {
+			plain = append(plain, one)
+		}
+	}
+	if len(plain) > 0 {
+		tell(plain, c.b.publish(join(plain, n)))
+	}
+	for _, one := range cursors {
+		one.err <- c.b.publish(one.msgs)
+	}
+}
+
+// join returns the messages of commits, n at most.
+func join(batch []*commit, n int) []*nats.Msg {
+	if len(batch) == 1 {
+		return batch[0].msgs
+	}
+	msgs := make([]*nats.Msg, 0, n)
+	for _, one := range batch {
+		msgs = append(msgs, one.msgs...)
+	}
+	return msgs
+}
+
+func tell(batch []*commit, err error) {
+	for _, one := range batch {
+		one.err <- err
+	}
+}
+
+// cursor reports whether the commit may be refused for a cursor that is not the last.
+func (c *commit) cursor() bool {
+	for _, m := range c.msgs {
+		if m.Header[jetstream.ExpectedLastSubjSeqHeader] != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// writeSingles stores commits of one message each, without waiting between them.
+func (c *committer) writeSingles(batch []*commit) {
+	answers := make([]jetstream.PubAckFuture, len(batch))
+	for i, one := range batch {
+		clean(one.msgs[0])
+		var err error
+		if answers[i], err = c.b.js.PublishMsgAsync(one.msgs[0], jetstream.WithStallWait(requestTimeout)); err != nil {
+			one.err <- err
+		}
+	}
+	late := time.NewTimer(requestTimeout)
+	defer late.Stop()
+	for i, a := range answers {
+		if a == nil {
+			continue
+		}
+		select {
+		case <-a.Ok():
+			batch[i].err <- nil
+		case err := <-a.Err():
+			batch[i].err <- err
+		case <-late.C:
+			late.Reset(0) // nor for those that follow
+			batch[i].err <- errNoAnswer
+		}
+	}
+}
+
+// Headers of atomic batches (ADR-50).
+const (
+	batchID     = "Nats-Batch-Id"
+	batchSeq    = "Nats-Batch-Sequence"
+	batchCommit = "Nats-Batch-Commit"
+)
+
+// publish stores msgs as one atomic batch; one message needs none. The client library
+// has no call for batches, so the headers are set here.
+func (b *Backend) publish(msgs []*nats.Msg) error {
+	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
+	defer cancel()
+	last := msgs[len(msgs)-1]
+	for _, m := range msgs {
+		clean(m)
+	}
+	if len(msgs) > 1 {
+		id := []string{nuid.Next()}
+		for i, m := range msgs {
+			if m.Header == nil {
+				m.Header = make(nats.Header, 3)
+			}
+			m.Header[batchID] = id
+			m.Header[batchSeq] = []string{strconv.Itoa(i + 1)}
+		}
+		last.Header[batchCommit] = []string{"1"}
+		for _, m := range msgs[:len(msgs)-1] {
+			if err := b.conn.PublishMsg(m); err != nil {
+				return err
+			}
+		}
+	}
+	reply, err := b.conn.RequestMsgWithContext(ctx, last)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return errNoAnswer
+	}
+	if err != nil {
+		return err
+	}
+	return pubAck(reply.Data, len(msgs))
+}
+
+// clean removes what an earlier try has left.
+func clean(m *nats.Msg) {
+	m.Reply = ""
+	for _, h := range []string{batchID, batchSeq, batchCommit} {
+		delete(m.Header, h)
+	}
+}
+
+// pubAck checks the answer to a publication (ADR-2: a JSON object with error or stream
+// and seq; ADR-50 adds batch and count).
+func pubAck(data []byte, n int) error {
+	var ack struct {
+		Error  *jetstream.APIError `json:"error"`
+		Stream string              `json:"stream"`
+		Count  int                 `json:"count"`
+	}
+	if err := json.Unmarshal(data, &ack); err != nil {
+		return fmt.Errorf("answer to a publication: %w", err)
+	}
+	switch {
+	case ack.Error != nil:
+		return ack.Error
+	case ack.Stream == "":
+		return fmt.Errorf("answer to a publication names no stream: %s", data)
+	case n > 1 && ack.Count != n:
+		return fmt.Errorf("a batch of %d messages was stored as %d", n, ack.Count)
+	}
+	return nil
+}

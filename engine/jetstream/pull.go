@@ -1,0 +1,423 @@
+package jetstream
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"myrmidon"
+	"myrmidon/engine"
+)
+
+// maxWaiting is how many workers may wait for the jobs of one lane.
+const maxWaiting = 8192
+
+// priorityGroup is the one group that a prioritized consumer must have.
+const priorityGroup = "workers"
+
+type laneKey struct {
+	engine.Lane
+	retries bool
+}
+
+// lane is a consumer.
+type lane struct {
+	next string // subject that pulls are sent to
+	// again is the last sequence that may have been handed out before the consumer was made
+	// anew.
+	again uint64
+	idle  []*asker // guarded by Backend.mu
+}
+
+// subject returns the tokens of the jobs of l that follow prefix.run.
+func laneSubject(l engine.Lane) string {
+	length := "short"
+	if l.Long {
+		length = "long"
+	}
+	return l.Workload + "." + strconv.FormatUint(uint64(l.Version), 10) + "." + length
+}
+
+func jobSubject(j *myrmidon.Job) string {
+	_, name, _ := strings.Cut(j.Kind, ".")
+	return j.Run + "." + laneSubject(engine.LaneOf(*j)) + "." + name
+}
+
+// lane returns the consumer of a lane, which is made at its first use.
+func (b *Backend) lane(ctx context.Context, key laneKey) (*lane, error) {
+	if l := b.known(key); l != nil {
+		return l, nil
+	}
+	b.making.Lock() // one at a time: a consumer is made anew once
+	defer b.making.Unlock()
+	if l := b.known(key); l != nil {
+		return l, nil
+	}
+	prefix, kind := jobs, "fresh"
+	if key.retries {
+		prefix, kind = retries, "retry"
+	}
+	name := kind + "-" + strings.ReplaceAll(laneSubject(key.Lane), ".", "-")
+	cfg := jetstream.ConsumerConfig{
+		Durable:       name,
+		FilterSubject: prefix + "*." + laneSubject(key.Lane) + ".>",
+		AckPolicy:     jetstream.AckExplicitPolicy,
+		AckWait:       b.lease,
+		MaxDeliver:    -1, // deliveries are not attempts: see engine, Poison
+		MaxAckPending: -1, // workers bound what they hold; a bound here would let delayed jobs stop all
+		MaxWaiting:    maxWaiting,
+	}
+	if b.priority {
+		cfg.PriorityPolicy, cfg.PriorityGroups = jetstream.PriorityPolicyPrioritized, []string{priorityGroup}
+	}
+	l := &lane{next: "$JS.API.CONSUMER.MSG.NEXT." + streamName + "." + name}
+	var err error
+	if b.embedded != nil {
+		l.again, err = b.renew(ctx, cfg)
+	} else {
+		err = b.persist(ctx, "open a lane", func(ctx context.Context) error {
+			_, err := b.stream.CreateConsumer(ctx, cfg)
+			if errors.Is(err, jetstream.ErrConsumerExists) {
+				return nil // made by another version, with another lease
+			}
+			return err
+		})
+	}
+	if err != nil {
+		return nil, err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.lanes[key] = l
+	return l, nil
+}
+
+func (b *Backend) known(key laneKey) *lane {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.lanes[key]
+}
+
+// renew replaces a consumer by one that begins behind the last message below which all are
+// acknowledged, and returns the last sequence that the former one had handed out. A crash
+// between the two steps makes it begin at the first message; what is done already is then
+// dropped by the worker.
+func (b *Backend) renew(ctx context.Context, cfg jetstream.ConsumerConfig) (again uint64, err error) {
+	old, err := b.stream.Consumer(ctx, cfg.Durable)
+	switch {
+	case err == nil:
+		info := old.CachedInfo()
+		again = info.Delivered.Stream
+		cfg.DeliverPolicy = jetstream.DeliverByStartSequencePolicy
+		cfg.OptStartSeq = info.AckFloor.Stream + 1
+		if err := b.stream.DeleteConsumer(ctx, cfg.Durable); err != nil {
+			return 0, b.explain(err)
+		}
+	case !errors.Is(err, jetstream.ErrConsumerNotFound):
+		return 0, b.explain(err)
+	}
+	_, err = b.stream.CreateConsumer(ctx, cfg)
+	return again, b.explain(err)
+}
+
+// asker is where the answers to one request at a time arrive: jobs under their own
+// subjects, and a status at the end. The client library's own fetches make one, and a
+// goroutine, for each request, and cannot both take what is there and wait for more.
+type asker struct {
+	inbox string
+	sub   *nats.Subscription
+	in    chan *nats.Msg
+}
+
+// asker returns one that no request uses.
+func (b *Backend) asker(l *lane) (*asker, error) {
+	b.mu.Lock()
+	if n := len(l.idle); n > 0 {
+		a := l.idle[n-1]
+		l.idle = l.idle[:n-1]
+		b.mu.Unlock()
+		return a, nil
+	}
+	b.mu.Unlock()
+	a := &asker{inbox: b.conn.NewInbox(), in: make(chan *nats.Msg, engine.MaxPull+16)}
+	var err error
+	if a.sub, err = b.conn.ChanSubscribe(a.inbox, a.in); err != nil {
+		return nil, b.explain(err)
+	}
+	return a, nil
+}
+
+// reuse keeps an asker whose request has ended.
+func (b *Backend) reuse(l *lane, a *asker) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	l.idle = append(l.idle, a)
+}
+
+// retire gives back what an abandoned request still brings, until the server has ended it.
+func (b *Backend) retire(a *asker, after time.Duration) {
+	go func() {
+		timer := time.NewTimer(after)
+		defer timer.Stop()
+		for {
+			select {
+			case m := <-a.in:
+				if m.Reply != "" {
+					_ = m.Nak() // the lease gives it back otherwise
+					continue
+				}
+			case <-timer.C:
+			case <-b.closing.Done():
+			}
+			_ = a.sub.Unsubscribe() // the connection may be closed
+			return
+		}
+	}()
+}
+
+// pullOrder is the body of a request for jobs (ADR-13, ADR-42). With NoWait and Expires
+// the server sends what is there, or waits for the first.
+type pullOrder struct {
+	Batch    int    `json:"batch"`
+	Expires  int64  `json:"expires,omitempty"` // nanoseconds
+	NoWait   bool   `json:"no_wait"`
+	Group    string `json:"group,omitempty"`
+	Priority int    `json:"priority,omitempty"`
+}
+
+// lateAnswer is how much longer than the server a pull waits for the end that it announces.
+const lateAnswer = 2 * time.Second
+
+// Pull implements engine.Queue.
+func (b *Backend) Pull(ctx context.Context, req engine.PullRequest) ([]engine.Delivery, error) {
+	if req.N < 1 || req.N > engine.MaxPull || req.Priority < 0 || req.Priority > 9 {
+		return nil, fmt.Errorf("engine: a pull of %d jobs with priority %d: 1 to %d and 0 to 9 are possible", req.N, req.Priority, engine.MaxPull)
+	}
+	l, err := b.lane(ctx, laneKey{req.Lane, req.Retries})
+	if err != nil {
+		return nil, err
+	}
+	deadline := time.Now().Add(req.Wait)
+	for {
+		order := pullOrder{Batch: req.N, NoWait: true}
+		if wait := time.Until(deadline); wait > time.Millisecond {
+			order.Expires = int64(wait)
+		}
+		if b.priority {
+			order.Group, order.Priority = priorityGroup, req.Priority
+		}
+		msgs, err := b.ask(ctx, l, order)
+		if err != nil {
+			return nil, err
+		}
+		out, err := b.deliveries(l, msgs)
+		if len(out) > 0 || err != nil || ctx.Err() != nil || time.Until(deadline) < time.Millisecond {
+			return out, err
+		}
+		if len(msgs) == 0 && order.Expires > 0 {
+			// The server ended the request early: it restarts, or another request for more
+			// jobs than there are is before ours.
+			select {
+			case <-time.After(min(20*time.Millisecond, time.Until(deadline))):
+			case <-ctx.Done():
+				return nil, nil
+			}
+		}
+	}
+}
+
+// ask sends one request and gathers what comes back.
+func (b *Backend) ask(ctx context.Context, l *lane, order pullOrder) (msgs []*nats.Msg, err error) {
+	body, err := json.Marshal(order)
+	if err != nil {
+		return nil, fmt.Errorf("engine: pull: %w", err)
+	}
+	a, err := b.asker(l)
+	if err != nil {
+		return nil, err
+	}
+	whole := false // the server knows that the request has ended
+	wait := time.Duration(order.Expires) + lateAnswer
+	defer func() {
+		if whole {
+			b.reuse(l, a)
+		} else {
+			b.retire(a, wait)
+		}
+	}()
+	if err := b.conn.PublishRequest(l.next, a.inbox, body); err != nil {
+		if b.embedded == nil && passing(err) {
+			return nil, b.pause(ctx, err)
+		}
+		return nil, b.explain(err)
+	}
+	late := time.NewTimer(wait)
+	defer late.Stop()
+	for len(msgs) < order.Batch {
+		select {
+		case m := <-a.in:
+			if m.Reply != "" {
+				msgs = append(msgs, m)
+				continue
+			}
+			status := m.Header.Get("Status")
+			switch status {
+			case "100": // a heartbeat
+				continue
+			case "404", "408", "409":
+				whole = true
+				b.refused(l, status, m.Header.Get("Description"))
+				return msgs, nil
+			case "503":
+				whole = true
+				b.forget(l)
+				return msgs, b.pause(ctx, nats.ErrNoResponders)
+			}
+			return msgs, fmt.Errorf("engine: pull: the server answers %s %s", status, m.Header.Get("Description"))
+		case <-ctx.Done():
+			return msgs, nil
+		case <-late.C:
+			return msgs, nil
+		}
+	}
+	whole = true
+	return msgs, nil
+}
+
+// refused handles the end of a request that the server announces.
+func (b *Backend) refused(l *lane, status, description string) {
+	if status == "409" && strings.Contains(description, "Consumer Deleted") {
+		b.forget(l)
+	}
+}
+
+// forget makes the next pull look for the consumer again.
+func (b *Backend) forget(l *lane) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for key, known := range b.lanes {
+		if known == l {
+			delete(b.lanes, key)
+		}
+	}
+}
+
+// pause waits a moment where the broker cannot be reached; an embedded server must answer.
+func (b *Backend) pause(ctx context.Context, err error) error {
+	if b.embedded != nil {
+		return b.explain(err)
+	}
+	if lost := b.lost(ctx, err); lost != nil {
+		return lost
+	}
+	b.warn("pull jobs", err)
+	select {
+	case <-time.After(500 * time.Millisecond):
+	case <-ctx.Done():
+	case <-b.closing.Done():
+		return b.explain(nats.ErrConnectionClosed)
+	}
+	return nil
+}
+
+func (b *Backend) deliveries(l *lane, msgs []*nats.Msg) ([]engine.Delivery, error) {
+	var out []engine.Delivery
+	for _, m := range msgs {
+		d, err := b.delivery(l, m)
+		if err != nil {
+			return out, err
+		}
+		if d != nil {
+			out = append(out, d)
+		}
+	}
+	return out, nil
+}
+
+// delivery decodes a message; nil for a retry that came too early, which goes back, and
+// for what is no job, which is taken off the queue.
+func (b *Backend) delivery(l *lane, m *nats.Msg) (engine.Delivery, error) {
+	meta, err := m.Metadata()
+	if err != nil {
+		return nil, fmt.Errorf("engine: message on %s: %w", m.Subject, err)
+	}
+	if wait := early(m, meta.NumDelivered); wait > 0 {
+		return nil, b.explain(m.NakWithDelay(wait))
+	}
+	d := &delivery{msg: m, again: meta.NumDelivered > 1 || meta.Sequence.Stream <= l.again}
+	if err := b.decode(m, &d.job); err != nil {
+		// Nobody can do it, ever: take it off the queue and say so.
+		b.log.Error("a message on the broker is no job of ours; it is left out", "broker", b.where, "subject", m.Subject,
+			"sequence", meta.Sequence.Stream, "bytes", len(m.Data), "err", err)
+		return nil, b.explain(m.Term())
+	}
+	return d, nil
+}
+
+// decode reads a job and checks it: others may write to the broker.
+func (b *Backend) decode(m *nats.Msg, j *myrmidon.Job) error {
+	if len(m.Data) > engine.MaxMessage {
+		return fmt.Errorf("%d bytes are more than the %d of a message", len(m.Data), engine.MaxMessage)
+	}
+	if err := json.Unmarshal(m.Data, j); err != nil {
+		return err
+	}
+	if err := engine.CheckJob(j); err != nil {
+		return err
+	}
+	if at := jobSubject(j); !strings.HasSuffix(m.Subject, "."+at) {
+		return fmt.Errorf("it says that it belongs to %s", at)
+	}
+	return nil
+}
+
+// early returns how long a retry must wait yet. Only its first delivery is looked at: the
+// later ones come when the server has counted the wait, which no clock that is set in
+// between can stretch. For the first one, clocks can stretch it to its whole wait at most.
+func early(m *nats.Msg, delivered uint64) time.Duration {
+	if delivered > 1 || m.Header == nil {
+		return 0
+	}
+	whole, err := time.ParseDuration(m.Header.Get(waitHeader))
+	if err != nil {
+		return 0
+	}
+	at, err := time.Parse(time.RFC3339Nano, m.Header.Get(notBeforeHeader))
+	if err != nil {
+		return whole
+	}
+	return min(time.Until(at), whole)
+}
+
+type delivery struct {
+	msg   *nats.Msg
+	job   myrmidon.Job
+	again bool
+}
+
+func (d *delivery) Job() myrmidon.Job            { return d.job }
+func (d *delivery) Again() bool                  { return d.again }
+func (d *delivery) Extend(context.Context) error { return d.send(d.msg.InProgress) }
+func (d *delivery) Ack(context.Context) error {
+	return d.send(func(...nats.AckOpt) error { return d.msg.Ack() })
+}
+func (d *delivery) Release(context.Context) error {
+	return d.send(func(...nats.AckOpt) error { return d.msg.Nak() })
+}
+
+// send passes an acknowledgement on. It is a hint: where the broker cannot be reached the
+// lease ends by itself.
+func (d *delivery) send(how func(...nats.AckOpt) error) error {
+	err := how()
+	if err != nil && passing(err) {
+		return nil
+	}
+	return err
+}

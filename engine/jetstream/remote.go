@@ -1,0 +1,463 @@
+package jetstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/url"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"myrmidon"
+	"myrmidon/engine"
+)
+
+// Remote says how to reach a broker. The zero value of each field but URL is the default.
+type Remote struct {
+	URL         string // one or more, separated by commas: nats://host:4222, tls://host:4222
+	Name        string // of this process, for the broker's own listings
+	Credentials string // file with a user's JWT and key (nsc makes it)
+	User        string
+	Password    string
+	Token       string
+	CA          string // file of the certificates to trust, instead of the system's
+	Cert, Key   string // files of a client's certificate and its key
+	// Durability is the least that the broker must advertise; "" takes what it does.
+	Durability Durability
+	// Replicas is how many of the broker's servers keep each stream that is made: 1, 3 or
+	// 5. 0 means 3 where the broker is a cluster of three or more, else 1.
+	Replicas int
+	Lease    time.Duration // of a pulled job; default 30 s
+	Log      *slog.Logger
+}
+
+// minServer is the release of the NATS server that has atomic batches and prioritized
+// pulls (its release notes of 2.12.0).
+var minServer = [2]int{2, 12}
+
+// durabilityKey is where the broker's durability is advertised.
+const durabilityKey = "cluster/durability"
+
+// Connect opens the backend on a broker that others share. Once it has answered, it is
+// waited for when it is gone: it may restart, or elect another leader.
+func Connect(ctx context.Context, cfg Remote) (*Backend, error) {
+	b := newBackend(cfg.Lease, cfg.Log)
+	b.where, b.priority = display(cfg.URL), true
+	conn, err := b.dial(cfg)
+	if err != nil {
+		return nil, errors.Join(err, b.Close())
+	}
+	b.conn = conn
+	if err := b.join(ctx, conn, cfg); err != nil {
+		return nil, errors.Join(b.explainConnect(err), b.Close())
+	}
+	if err := b.checkDurability(ctx, cfg.Durability); err != nil {
+		return nil, errors.Join(err, b.Close())
+	}
+	return b, nil
+}
+
+// display is an address without the secrets that it may hold.
+func display(addresses string) string {
+	var out []string
+	for a := range strings.SplitSeq(addresses, ",") {
+		a = strings.TrimSpace(a)
+		if u, err := url.Parse(a); err == nil && u.Host != "" {
+			u.User = nil
+			a = u.Redacted()
+		} else if _, host, ok := strings.Cut(a, "@"); ok {
+			a = host
+		}
+		out = append(out, a)
+	}
+	return strings.Join(out, ",")
+}
+
+func (b *Backend) dial(cfg Remote) (*nats.Conn, error) {
+	opts := []nats.Option{
+		nats.Name(cfg.Name),
+		nats.MaxReconnects(-1),
+		nats.ReconnectWait(250 * time.Millisecond),
+		nats.ReconnectJitter(250*time.Millisecond, 250*time.Millisecond),
+		nats.PingInterval(5 * time.Second),
+		nats.MaxPingsOutstanding(2),
+		nats.Timeout(5 * time.Second),
+		// What could not be sent is sent again by whoever knows whether it still should be.
+		nats.ReconnectBufSize(-1),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			if err != nil && b.closing.Err() == nil {
+				b.log.Warn("the connection to the broker broke, trying again", "broker", b.where, "err", err)
+			}
+		}),
+		nats.ReconnectHandler(func(*nats.Conn) { b.log.Info("connected to the broker again", "broker", b.where) }),
+		nats.ErrorHandler(func(_ *nats.Conn, s *nats.Subscription, err error) {
+			subject := ""
+			if s != nil {
+				subject = s.Subject
+			}
+			b.log.Warn("broker", "broker", b.where, "subject", subject, "err", err)
+		}),
+	}
+	for _, f := range []struct{ path, what string }{
+		{cfg.Credentials, "credentials"}, {cfg.CA, "certificates to trust"}, {cfg.Cert, "certificate"}, {cfg.Key, "key"},
+	} {
+		if f.path == "" {
+			continue
+		}
+		if _, err := os.Stat(f.path); err != nil {
+			return nil, myrmidon.WithHint(fmt.Errorf("engine: file of the broker's %s: %w", f.what, err), "check the path and its permissions")
+		}
+	}
+	if (cfg.Cert == "") != (cfg.Key == "") {
+		return nil, errors.New("engine: a client's certificate needs its key, and a key its certificate")
+	}
+	if cfg.Credentials != "" {
+		opts = append(opts, nats.UserCredentials(cfg.Credentials))
+	}
+	if cfg.User != "" {
+		opts = append(opts, nats.UserInfo(cfg.User, cfg.Password))
+	}
+	if cfg.Token != "" {
+		opts = append(opts, nats.Token(cfg.Token))
+	}
+	if cfg.CA != "" {
+		opts = append(opts, nats.RootCAs(cfg.CA))
+	}
+	if cfg.Cert != "" {
+		opts = append(opts, nats.ClientCert(cfg.Cert, cfg.Key))
+	}
+	conn, err := nats.Connect(cfg.URL, opts...)
+	if err != nil {
+		return nil, b.explainConnect(err)
+	}
+	return conn, nil
+}
+
+// explainConnect says what a person can do about a broker that cannot be used.
+func (b *Backend) explainConnect(err error) error {
+	if myrmidon.Hint(err) != "" {
+		return err
+	}
+	hint := ""
+	text := strings.ToLower(err.Error())
+	switch {
+	case errors.Is(err, nats.ErrAuthorization), errors.Is(err, nats.ErrAuthExpired), errors.Is(err, nats.ErrPermissionViolation),
+		strings.Contains(text, "authorization"), strings.Contains(text, "nkey"), strings.Contains(text, "user jwt"):
+		hint = "name the user with MYRMIDON_NATS_USER and MYRMIDON_NATS_PASSWORD, a token with MYRMIDON_NATS_TOKEN, or a credentials file with --nats-creds"
+	case errors.Is(err, nats.ErrSecureConnRequired), errors.Is(err, nats.ErrSecureConnWanted), strings.Contains(text, "x509"), strings.Contains(text, "tls"):
+		hint = "use tls:// in the address, and name the certificates to trust with --nats-ca"
+	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
+		hint = "start the broker with JetStream: nats-server -js"
+	case errors.Is(err, nats.ErrNoServers), errors.Is(err, nats.ErrTimeout), strings.Contains(text, "no such host"), strings.Contains(text, "refused"):
+		hint = "is it running, and is the address right? Start one with: nats-server -js"
+	}
+	err = fmt.Errorf("engine: broker %s: %w", b.where, err)
+	if hint == "" {
+		return err
+	}
+	return myrmidon.WithHint(err, hint)
+}
+
+// join makes what a fleet needs on the broker, or finds it.
+func (b *Backend) join(ctx context.Context, conn *nats.Conn, cfg Remote) error {
+	if v := conn.ConnectedServerVersion(); tooOld(v) {
+		return myrmidon.WithHint(fmt.Errorf("the server is NATS %s", v), "2.12 or later is needed, for atomic batches")
+	}
+	b.replicas = cfg.Replicas
+	if b.replicas == 0 {
+		b.replicas = 1
+		if conn.ConnectedClusterName() != "" && len(conn.Servers()) >= 3 {
+			b.replicas = 3
+		}
+	}
+	// A server that has just started, or a cluster without a leader, answers a little later.
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		err := b.layout(ctx, conn)
+		if err == nil || !passing(err) || time.Now().After(deadline) || ctx.Err() != nil {
+			return err
+		}
+		b.warn("open the streams", err)
+		time.Sleep(250 * time.Millisecond)
+	}
+}
+
+func (b *Backend) layout(ctx context.Context, conn *nats.Conn) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	if err := b.use(ctx, conn); err != nil {
+		return err
+	}
+	if b.runs, err = b.bucket(ctx, runsBucket, 0); err != nil {
+		return err
+	}
+	b.workers, err = b.bucket(ctx, workersBucket, time.Minute)
+	return err
+}
+
+func tooOld(version string) bool {
+	parts := strings.SplitN(version, ".", 3)
+	if len(parts) < 2 {
+		return false // a build without a release
+	}
+	major, err1 := strconv.Atoi(parts[0])
+	minor, err2 := strconv.Atoi(parts[1])
+	return err1 == nil && err2 == nil && slices.Compare([]int{major, minor}, minServer[:]) < 0
+}
+
+// checkDurability reads what the broker advertises and refuses less than is asked for.
+func (b *Backend) checkDurability(ctx context.Context, want Durability) error {
+	b.level = Process // what an unconfigured server does: it syncs every two minutes
+	e, err := b.Entry(ctx, durabilityKey)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return err
+	default:
+		if b.level, err = ParseDurability(string(e.Value)); err != nil {
+			return fmt.Errorf("engine: broker %s advertises: %w", b.where, err)
+		}
+	}
+	if want != "" && slices.Index(levels, want) > slices.Index(levels, b.level) {
+		return myrmidon.WithHint(fmt.Errorf("engine: broker %s advertises durability %q, and %q is asked for", b.where, b.level, want),
+			"configure its servers (jetstream { sync_interval: always } for power, 1s for second), then say so: myrmidon cluster --advertise "+string(want))
+	}
+	return nil
+}
+
+// Advertise says to all who use the broker what its servers are configured for.
+func (b *Backend) Advertise(ctx context.Context, d Durability) error {
+	e, err := b.Entry(ctx, durabilityKey)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	_, err = b.Put(ctx, durabilityKey, []byte(d), e.Revision)
+	if err == nil {
+		b.level = d
+	}
+	return err
+}
+
+// Durability implements engine.Fleet.
+func (b *Backend) Durability() string { return string(b.level) }
+
+// Where implements engine.Fleet.
+func (b *Backend) Where() string { return b.where }
+
+// bucketOf returns the bucket that holds an entry.
+func (b *Backend) bucketOf(key string) jetstream.KeyValue {
+	if strings.HasPrefix(key, "worker/") {
+		return b.workers
+	}
+	return b.runs
+}
+
+// Entry implements engine.Registry.
+func (b *Backend) Entry(ctx context.Context, key string) (out engine.Entry, err error) {
+	kv := b.bucketOf(key)
+	var stored time.Time
+	err = b.persist(ctx, "read "+key, func(ctx context.Context) error {
+		// The leader is asked: a lease must not be read from a replica that is behind.
+		msg, err := b.lastIn(ctx, "KV_"+kv.Bucket(), "$KV."+kv.Bucket()+"."+kvKey(key))
+		if err == nil {
+			out = engine.Entry{Key: key, Value: msg.Data, Revision: msg.Sequence}
+			stored = msg.Time
+		}
+		return err
+	})
+	if err == nil {
+		var now time.Time
+		now, err = b.serverTime(ctx, "KV_"+kv.Bucket())
+		out.Age = max(now.Sub(stored), 0)
+	}
+	if errors.Is(err, errNotThere) {
+		return engine.Entry{}, fmt.Errorf("engine: entry %s: %w", key, fs.ErrNotExist)
+	}
+	return out, err
+}
+
+// Put implements engine.Registry.
+func (b *Backend) Put(ctx context.Context, key string, value []byte, rev uint64) (next uint64, err error) {
+	if err := engine.CheckBlob(key, value); err != nil {
+		return 0, err
+	}
+	kv := b.bucketOf(key)
+	try := 0
+	err = b.persist(ctx, "store "+key, func(ctx context.Context) (err error) {
+		try++
+		if rev == 0 {
+			next, err = kv.Create(ctx, kvKey(key), value)
+		} else {
+			next, err = kv.Update(ctx, kvKey(key), value, rev)
+		}
+		if try > 1 && conflict(err) {
+			// The first try may have been stored without our hearing of it.
+			if e, eerr := b.Entry(ctx, key); eerr == nil && string(e.Value) == string(value) {
+				next, err = e.Revision, nil
+			}
+		}
+		return err
+	})
+	if conflict(err) {
+		return 0, fmt.Errorf("%w: %s", engine.ErrConflict, key)
+	}
+	return next, err
+}
+
+func conflict(err error) bool {
+	var api *jetstream.APIError
+	return errors.Is(err, jetstream.ErrKeyExists) ||
+		errors.As(err, &api) && (api.ErrorCode == wrongLastSequence || api.ErrorCode == wrongLastSequenceConstant)
+}
+
+// Forget implements engine.Registry.
+func (b *Backend) Forget(ctx context.Context, key string) error {
+	return b.persist(ctx, "forget "+key, func(ctx context.Context) error { return b.bucketOf(key).Purge(ctx, kvKey(key)) })
+}
+
+// Entries implements engine.Registry.
+func (b *Backend) Entries(ctx context.Context, prefix string) (out []engine.Entry, err error) {
+	kv := b.bucketOf(prefix)
+	now, err := b.serverTime(ctx, "KV_"+kv.Bucket())
+	if err != nil {
+		return nil, err
+	}
+	w, err := kv.WatchFiltered(ctx, []string{kvFilter(prefix)}, jetstream.IgnoreDeletes())
+	if err != nil {
+		return nil, b.explain(err)
+	}
+	defer w.Stop()
+	for {
+		select {
+		case e, ok := <-w.Updates():
+			switch {
+			case !ok:
+				return nil, b.explain(errNoAnswer)
+			case e == nil:
+				slices.SortFunc(out, func(x, y engine.Entry) int { return strings.Compare(x.Key, y.Key) })
+				return out, nil
+			}
+			out = append(out, engine.Entry{Key: fromKV(e.Key()), Value: e.Value(), Revision: e.Revision(), Age: max(now.Sub(e.Created()), 0)})
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// serverTime asks the broker what time it is: its entries carry its own time.
+func (b *Backend) serverTime(ctx context.Context, stream string) (now time.Time, err error) {
+	err = b.persist(ctx, "read", func(ctx context.Context) error {
+		s, err := b.js.Stream(ctx, stream)
+		if err == nil {
+			now = s.CachedInfo().TimeStamp
+		}
+		return err
+	})
+	return now, err
+}
+
+// Watch implements engine.Registry.
+func (b *Backend) Watch(ctx context.Context, prefix string, fn func(engine.Entry)) error {
+	w, err := b.bucketOf(prefix).WatchFiltered(ctx, []string{kvFilter(prefix)})
+	if err != nil {
+		return b.explain(err)
+	}
+	defer w.Stop()
+	for {
+		select {
+		case e, ok := <-w.Updates():
+			switch {
+			case !ok:
+				return b.explain(errNoAnswer)
+			case e == nil:
+				fn(engine.Entry{})
+			case e.Operation() == jetstream.KeyValuePut:
+				fn(engine.Entry{Key: fromKV(e.Key()), Value: e.Value(), Revision: e.Revision()})
+			default:
+				fn(engine.Entry{Key: fromKV(e.Key()), Revision: e.Revision()})
+			}
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// Tell implements engine.Post.
+func (b *Backend) Tell(_ context.Context, topic string, data []byte) error {
+	err := b.conn.Publish(post+topic, data)
+	if err != nil && passing(err) {
+		return nil // it may be lost
+	}
+	return b.explain(err)
+}
+
+// Ask implements engine.Post.
+func (b *Backend) Ask(ctx context.Context, topic string, data []byte) ([]byte, error) {
+	res, err := b.conn.RequestWithContext(ctx, post+topic, data)
+	if errors.Is(err, nats.ErrNoResponders) {
+		return nil, engine.ErrNobody
+	}
+	if err != nil {
+		return nil, b.explain(err)
+	}
+	return res.Data, nil
+}
+
+// Answer implements engine.Post.
+func (b *Backend) Answer(topic string, fn func([]byte) []byte) (stop func(), err error) {
+	sub, err := b.conn.Subscribe(post+topic, func(m *nats.Msg) {
+		answer := fn(m.Data)
+		if m.Reply != "" {
+			if err := m.Respond(answer); err != nil {
+				b.log.Warn("could not answer", "topic", topic, "err", err)
+			}
+		}
+	})
+	if err != nil {
+		return nil, b.explain(err)
+	}
+	return func() { _ = sub.Unsubscribe() }, nil // the connection may be closed
+}
+
+// Standing is what a broker says of itself.
+type Standing struct {
+	Broker     string   `json:"broker"`
+	Servers    []string `json:"servers"`
+	Version    string   `json:"version"`
+	Durability string   `json:"durability"`
+	Replicas   int      `json:"replicas"` // of each message
+	Leader     string   `json:"leader,omitempty"`
+	Current    int      `json:"current,omitempty"` // replicas that are not behind
+	Messages   uint64   `json:"messages"`
+	Bytes      uint64   `json:"bytes"`
+}
+
+// Standing asks the broker how it stands.
+func (b *Backend) Standing(ctx context.Context) (Standing, error) {
+	out := Standing{Broker: b.where, Version: b.conn.ConnectedServerVersion(), Durability: string(b.level), Current: 1}
+	for _, s := range b.conn.Servers() {
+		out.Servers = append(out.Servers, display(s))
+	}
+	info, err := b.stream.Info(ctx)
+	if err != nil {
+		return out, b.explain(err)
+	}
+	out.Replicas, out.Messages, out.Bytes = info.Config.Replicas, info.State.Msgs, info.State.Bytes
+	if info.Cluster != nil {
+		out.Leader = info.Cluster.Leader
+		for _, r := range info.Cluster.Replicas {
+			if r.Current {
+				out.Current++
+			}
+		}
+	}
+	return out, nil
+}

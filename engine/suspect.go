@@ -1,0 +1,77 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strconv"
+	"strings"
+
+	"myrmidon"
+)
+
+// A job that ends its process (a crash in a C library, memory without end) has no handler
+// that could report it. It comes again when its lease ends, and would end one worker
+// after the other. Deliveries cannot tell it from its neighbours, which were pulled with
+// it and died with it, nor from jobs that were given back. So what is counted is starts:
+// before the handler of a job that may have been handed out before is called, the start
+// is stored; when the handler has returned, in whatever way, the count is taken back.
+//
+// A job with suspectStarts starts that had no end runs alone in its process, so that its
+// neighbours are acquitted and only the guilty one is left. One with poisonStarts is
+// parked.
+const (
+	suspectStarts = 2
+	poisonStarts  = 5
+)
+
+func startsPrefix(run string) string { return "starts/" + run + "/" }
+
+func startsKey(j myrmidon.Job) string {
+	k := heldKeyOf(j)
+	return fmt.Sprintf("%s%s-%d-%d-%d-%d-%d", startsPrefix(j.Run), strings.ReplaceAll(j.Kind, ".", "-"), k.phase, k.shard, k.first, k.attempt, k.epoch)
+}
+
+// suspect counts a start of a job that may have been handed out before. acquit is called
+// when its handler has returned. The error is that of a job which is poison.
+func (w *worker) suspect(ctx context.Context, d Delivery) (acquit func(), err error) {
+	if !d.Again() {
+		w.alone.RLock()
+		return w.alone.RUnlock, nil
+	}
+	job := d.Job()
+	key := startsKey(job)
+	starts := 0
+	data, err := w.backend.Value(ctx, key)
+	switch {
+	case err == nil:
+		if starts, err = strconv.Atoi(string(data)); err != nil {
+			starts = 0 // not ours; it is replaced
+		}
+	case !errors.Is(err, fs.ErrNotExist):
+		return nil, err
+	}
+	if starts >= poisonStarts {
+		return nil, myrmidon.Permanent(myrmidon.WithHint(
+			fmt.Errorf("%s: %d workers ended while they did this job, the last times with no other job beside it", job.Kind, starts+1),
+			"look into the workers' logs and the kernel's (out of memory?); when the cause is gone, give it another try with myrmidon parked retry"))
+	}
+	if err := w.backend.Set(ctx, key, []byte(strconv.Itoa(starts+1))); err != nil {
+		return nil, err
+	}
+	unlock := w.alone.RUnlock
+	if starts >= suspectStarts {
+		w.log.Warn("a job has ended its worker before, or was with one that did; it runs alone", "job", job.Name, "kind", job.Kind, "run", job.Run, "starts", starts)
+		w.alone.Lock()
+		unlock = w.alone.Unlock
+	} else {
+		w.alone.RLock()
+	}
+	return func() {
+		unlock()
+		if err := w.backend.Unset(context.WithoutCancel(ctx), key); err != nil {
+			w.log.Warn("could not take back the count of a job's starts", "job", job.Name, "err", err)
+		}
+	}, nil
+}
