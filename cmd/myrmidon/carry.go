@@ -45,7 +45,7 @@ func present(workload string, tools *ffmpeg.Tools) presenter {
 // task is a run that this process carries: its folder, locked, and whether it is taken
 // up to retry what it parked.
 type task struct {
-	dir   *engine.RunDir
+	home  engine.Home
 	retry bool
 	ids   []string
 }
@@ -58,6 +58,9 @@ type carrier struct {
 	present  presenter
 	config   engine.RunConfig
 
+	shared   bool
+	worker   *engine.Worker // of a fleet, in this process
+
 	mu      sync.Mutex
 	live    []*engine.Run
 	stopped int // signals received
@@ -68,29 +71,64 @@ type carrier struct {
 	began   time.Time
 }
 
-// carrier prepares to carry runs of a workload.
-func (a *app) carrier(ctx context.Context, workload string) (*carrier, error) {
-	var tools *ffmpeg.Tools
-	if workloads.NeedsFFmpeg(workload) {
+// carrier prepares to carry runs of a workload, alone or, if shared, with a fleet's workers.
+// Then this process does jobs itself only if it was given slots.
+func (a *app) carrier(ctx context.Context, workload string, shared bool) (*carrier, error) {
+	c := &carrier{app: a, headed: make(map[string]bool), began: time.Now(), shared: shared}
+	works := !shared || a.slotsGiven
+	if works && workloads.NeedsFFmpeg(workload) {
 		var err error
-		if tools, err = ffmpeg.Find(ctx); err != nil {
+		if c.tools, err = ffmpeg.Find(ctx); err != nil {
 			return nil, err
 		}
 	}
-	w, err := workloads.Named(workload, workloads.Config{Tools: tools, Open: wire.Store, Log: a.log})
-	if err != nil {
+	var err error
+	if c.workload, err = workloads.Named(workload, a.handlers(c.tools)); err != nil {
 		return nil, err
 	}
-	c := &carrier{app: a, workload: w, tools: tools, present: present(workload, tools), headed: make(map[string]bool), began: time.Now()}
+	c.present = present(workload, c.tools)
 	c.config = engine.RunConfig{
-		Workload: w,
+		Workload: c.workload,
 		Slots:    engine.NewSlots(a.slots),
 		Meter:    new(engine.Meter),
 		Open:     a.openQueue,
 		Log:      a.log,
 		Enrich:   c.present.Enrich,
+		Decorate: a.limited(),
 	}
-	return c, nil
+	if shared {
+		err = c.joinFleet(ctx, works)
+	}
+	return c, err
+}
+
+// handlers is what this program's workloads are given.
+func (a *app) handlers(tools *ffmpeg.Tools) workloads.Config {
+	return workloads.Config{Tools: tools, Open: wire.Store, OpenObject: wire.Object, Log: a.log}
+}
+
+// joinFleet starts a worker of the fleet in this process, if it works, or looks whether
+// there is any that does.
+func (c *carrier) joinFleet(ctx context.Context, works bool) error {
+	fleet, err := c.connect(ctx)
+	if err != nil {
+		return err
+	}
+	if works {
+		c.worker, err = engine.StartWorker(fleet, engine.WorkerConfig{
+			Workloads: []myrmidon.Workload{c.workload}, Slots: c.slots, Version: version, Decorate: c.limited(), Log: c.log,
+		})
+		return err
+	}
+	all, err := engine.Workers(ctx, fleet)
+	if err != nil {
+		return err
+	}
+	want := fmt.Sprintf("%s/%d", c.workload.Name, c.workload.Version)
+	if !slices.ContainsFunc(all, func(w engine.WorkerInfo) bool { return slices.Contains(w.Workloads, want) }) {
+		fmt.Fprintf(c.screen, "myrmidon: no worker at %s takes %s jobs yet; the run waits for one: myrmidon worker --nats %s\n", fleet.Where(), want, fleet.Where())
+	}
+	return nil
 }
 
 func (a *app) openQueue(ctx context.Context, dir string) (engine.Backend, error) {
@@ -109,12 +147,12 @@ func (c *carrier) carry(ctx context.Context, tasks <-chan task) error {
 	show, stopShow := context.WithCancel(ctx)
 	var screen, runs sync.WaitGroup
 	screen.Go(func() { c.watch(show) })
-	places := make(chan struct{}, c.slots+1)
+	places := make(chan struct{}, c.atOnce())
 	for t := range tasks {
 		places <- struct{}{}
 		if c.signals() > 0 {
 			<-places
-			if err := t.dir.Unlock(); err != nil {
+			if err := t.home.Unlock(); err != nil {
 				c.fail(err)
 			}
 			continue
@@ -125,22 +163,38 @@ func (c *carrier) carry(ctx context.Context, tasks <-chan task) error {
 		})
 	}
 	runs.Wait()
+	if c.worker != nil {
+		c.worker.Drain()
+		if err := c.worker.Wait(); err != nil {
+			c.fail(err)
+		}
+	}
 	stopShow()
 	screen.Wait()
 	c.screen.clear()
 	return c.verdict()
 }
 
+// atOnce is how many runs are carried at a time: with a fleet, its workers bound the work.
+func (c *carrier) atOnce() int {
+	if c.shared {
+		return 64
+	}
+	return c.slots + 1
+}
+
 // one carries one run.
 func (c *carrier) one(ctx context.Context, t task) {
 	cfg := c.config
 	cfg.RetryParked, cfg.RetryIDs = t.retry, t.ids
-	if err := sweepTemp(t.dir.ID); err != nil {
-		c.log.Warn("could not remove what a killed process left", "err", err)
+	if !c.shared {
+		if err := sweepTemp(t.home.RunID()); err != nil {
+			c.log.Warn("could not remove what a killed process left", "err", err)
+		}
 	}
-	r, err := engine.Start(ctx, t.dir, cfg)
+	r, err := engine.Start(ctx, t.home, cfg)
 	if err != nil {
-		c.fail(errors.Join(err, t.dir.Unlock()))
+		c.fail(errors.Join(err, t.home.Unlock()))
 		return
 	}
 	c.mu.Lock()
@@ -160,7 +214,7 @@ func (c *carrier) one(ctx context.Context, t task) {
 	c.mu.Unlock()
 	if err != nil {
 		if errors.Is(err, engine.ErrInterrupted) {
-			err = &exitError{exitInterrupted, myrmidon.WithHint(fmt.Errorf("run %s was interrupted", t.dir.ID), "go on with: myrmidon runs resume "+t.dir.ID)}
+			err = &exitError{exitInterrupted, myrmidon.WithHint(fmt.Errorf("run %s was interrupted", t.home.RunID()), "go on with: myrmidon runs resume "+t.home.RunID()+c.natsHint())}
 		}
 		c.fail(err)
 		return
@@ -304,6 +358,15 @@ func (c *carrier) handleSignals() (stop func()) {
 			c.stopped++
 			n, live := c.stopped, slices.Clone(c.live)
 			c.mu.Unlock()
+			if n > 2 {
+				// What is asked of a broker that does not answer would be waited for.
+				os.Exit(exitInterrupted)
+			}
+			if c.worker != nil && n == 1 {
+				c.worker.Drain()
+			} else if c.worker != nil {
+				c.worker.Kill()
+			}
 			if n == 1 {
 				fmt.Fprintln(c.screen, "myrmidon: finishing the jobs under way, then stopping; once more stops at once (the run can be resumed)")
 			}

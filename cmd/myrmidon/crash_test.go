@@ -133,7 +133,7 @@ func (s *shop) items(run string) map[string]int {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	data, err := os.ReadFile(d.Path("items.jsonl"))
+	data, err := os.ReadFile(filepath.Join(s.dir, run, "state", "runs", d.RunID(), "items.jsonl"))
 	if err != nil {
 		s.t.Fatal(err)
 	}

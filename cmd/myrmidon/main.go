@@ -23,6 +23,7 @@ import (
 	"myrmidon"
 	"myrmidon/engine"
 	"myrmidon/engine/jetstream"
+	"myrmidon/internal/limit"
 )
 
 // version is set by the Makefile.
@@ -66,6 +67,12 @@ type app struct {
 	logLevel   string
 
 	durabilityGiven bool // by flag or environment
+	slotsGiven      bool
+
+	nats  natsFlags
+	fleet *jetstream.Backend // once it is connected
+	limit []string
+	bound *limit.Set
 }
 
 func main() {
@@ -83,6 +90,11 @@ func (a *app) run(ctx context.Context, args []string) int {
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
 	err := root.ExecuteContext(ctx)
+	if a.fleet != nil {
+		if cerr := a.fleet.Close(); err == nil {
+			err = cerr
+		}
+	}
 	a.screen.clear()
 	if werr := out.error(); werr != nil && !errors.Is(err, werr) {
 		a.complain(fmt.Errorf("write the results: %w", werr))
@@ -168,32 +180,42 @@ Every flag can also be set in the environment: --state is MYRMIDON_STATE.`,
 	f.StringVar(&a.stateDir, "state", "", "folder of the runs' state (default: myrmidon in the XDG state folder)")
 	f.BoolVar(&a.json, "json", false, "print results as JSON, one object a line")
 	f.BoolVarP(&a.quiet, "quiet", "q", false, "no progress")
+	a.nats.add(f)
 	f.StringVar(&a.logLevel, "log-level", "warn", "what is logged to stderr: debug, info, warn or error")
 	root.AddGroup(
 		&cobra.Group{ID: "work", Title: "Work:"},
 		&cobra.Group{ID: "runs", Title: "Runs:"},
+		&cobra.Group{ID: "fleet", Title: "Fleet:"},
 		&cobra.Group{ID: "other", Title: "Other:"},
 	)
 	root.SetHelpCommandGroupID("other")
 	root.SetCompletionCommandGroupID("other")
-	root.AddCommand(a.transcodeCommand(), a.productCommand(), a.runsCommand(), a.parkedCommand())
+	root.AddCommand(a.transcodeCommand(), a.productCommand(), a.runsCommand(), a.parkedCommand(), a.workerCommand(), a.workersCommand(), a.clusterCommand())
 	return root
 }
 
 // runFlags adds the flags of commands that carry runs.
 func (a *app) runFlags(f *pflag.FlagSet) {
 	f.IntVar(&a.slots, "slots", runtime.NumCPU(), "jobs at once")
-	f.StringVar(&a.durability, "durability", string(jetstream.Process), "what the run's state survives: process (a killed process) or second (a power cut, but for its last second)")
+	f.StringVar(&a.durability, "durability", string(jetstream.Process), "what the run's state survives: process (a killed process), second (a power cut, but for its last second) or power (a power cut)")
+	a.limitFlag(f)
+}
+
+// limitFlag bounds what handlers have under way at once.
+func (a *app) limitFlag(f *pflag.FlagSet) {
+	f.StringArrayVar(&a.limit, "limit", nil, "at most so many requests at once, by kind of job and destination: KIND=N or KIND@DESTINATION=N; may be given again")
 }
 
 // prepare reads flags from the environment and sets up what every command needs.
 func (a *app) prepare(c *cobra.Command, _ []string) error {
 	var problem error
+	fromEnvironment := make(map[string]bool)
 	c.Flags().VisitAll(func(f *pflag.Flag) {
 		name := "MYRMIDON_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
 		// An empty variable is as good as none: that is what a compose file makes of one
 		// that is not set.
 		if v := os.Getenv(name); v != "" && !f.Changed && problem == nil {
+			fromEnvironment[f.Name] = true
 			if err := c.Flags().Set(f.Name, v); err != nil {
 				problem = usage(fmt.Errorf("%s=%q in the environment: %w", name, v, err))
 			}
@@ -215,8 +237,12 @@ func (a *app) prepare(c *cobra.Command, _ []string) error {
 			return usage(err)
 		}
 		a.durabilityGiven = c.Flags().Changed("durability")
+		a.slotsGiven = c.Flags().Changed("slots")
+		if err := a.readLimits(); err != nil {
+			return err
+		}
 	}
-	return nil
+	return a.nats.check(fromEnvironment)
 }
 
 // plain makes a name that came from outside fit a line of a terminal: control characters,

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -20,26 +22,28 @@ func (a *app) runsCommand() *cobra.Command {
 		Use:     "runs",
 		GroupID: "runs",
 		Short:   "List runs; show, resume, retry, cancel or pause one",
-		Long: `List the runs of this machine, newest first, with where they stand. A run that nobody
-carries although it has not ended is "interrupted": resume it.
+		Long: `List the runs of this machine, newest first, with where they stand; with --nats those of
+the fleet as well. A run that nobody carries although it has not ended is "interrupted":
+resume it.
 
-A run is named by its ID, by the beginning of it, or by "latest".`,
+A run is named by its ID, by the beginning of it, or by "latest". It is looked for on this
+machine first, then in the fleet.`,
 		Example: `  myrmidon runs
   myrmidon runs --json | jq .id`,
 		Args: args(cobra.NoArgs),
-		RunE: func(*cobra.Command, []string) error { return a.listRuns() },
+		RunE: func(c *cobra.Command, _ []string) error { return a.listRuns(c.Context()) },
 	}
-	c.AddCommand(a.runsShow(), a.runsResume(), a.runsRetry(), a.runsCancel(), a.runsPause(), a.runsPrune())
+	c.AddCommand(a.runsShow(), a.runsResume(), a.runsRetry(), a.runsCancel(), a.runsPause(), a.runsItems(), a.runsPrune())
 	return c
 }
 
 // runArg is a command on one run.
-func (a *app) runArg(use, short, example string, do func(ctx context.Context, d *engine.RunDir, rest []string) error, argsRange cobra.PositionalArgs) *cobra.Command {
+func (a *app) runArg(use, short, example string, do func(ctx context.Context, d engine.Home, rest []string) error, argsRange cobra.PositionalArgs) *cobra.Command {
 	return &cobra.Command{
 		Use: use, Short: short, Example: "  " + example, Args: args(argsRange),
 		ValidArgsFunction: a.completeRuns,
 		RunE: func(c *cobra.Command, in []string) error {
-			d, err := a.find(in[0])
+			d, err := a.find(c.Context(), in[0])
 			if err != nil {
 				return err
 			}
@@ -48,26 +52,83 @@ func (a *app) runArg(use, short, example string, do func(ctx context.Context, d 
 	}
 }
 
-func (a *app) find(id string) (*engine.RunDir, error) {
+// find looks for a run on this machine first, then in the fleet.
+func (a *app) find(ctx context.Context, id string) (engine.Home, error) {
 	s, err := a.state()
 	if err != nil {
 		return nil, err
 	}
-	return s.Find(id)
+	if id == "latest" && a.nats.url != "" {
+		return a.findIn(ctx, id)
+	}
+	d, err := s.Find(id)
+	if err == nil || a.nats.url == "" || !errors.Is(err, engine.ErrNoRun) {
+		return d, err
+	}
+	return a.findIn(ctx, id)
 }
 
-func (a *app) completeRuns(_ *cobra.Command, in []string, _ string) ([]string, cobra.ShellCompDirective) {
+func (a *app) findIn(ctx context.Context, id string) (engine.Home, error) {
+	fleet, err := a.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return engine.RunsOf(fleet).Find(id)
+}
+
+// places returns where runs are kept: this machine, and the fleet.
+func (a *app) places(ctx context.Context) ([]place, error) {
 	s, err := a.state()
-	if err != nil || len(in) > 0 {
+	if err != nil {
+		return nil, err
+	}
+	out := []place{{"here", s}}
+	if a.nats.url != "" {
+		fleet, err := a.connect(ctx)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, place{"fleet", engine.RunsOf(fleet)})
+	}
+	return out, nil
+}
+
+type place struct {
+	name  string
+	homes engine.Homes
+}
+
+// allRuns lists the runs of all places, oldest first.
+func (a *app) allRuns(ctx context.Context) (out []standing, problems []error, err error) {
+	places, err := a.places(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, p := range places {
+		infos, bad, err := p.homes.List()
+		if err != nil {
+			return nil, nil, err
+		}
+		problems = append(problems, bad...)
+		for _, i := range infos {
+			out = append(out, standing{i, i.Standing(), p.name})
+		}
+	}
+	slices.SortFunc(out, func(x, y standing) int { return strings.Compare(x.ID, y.ID) })
+	return out, problems, nil
+}
+
+func (a *app) completeRuns(c *cobra.Command, in []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(in) > 0 {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
-	infos, _, err := s.List()
+	runs, _, err := a.allRuns(c.Context())
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
 	out := []string{"latest\tthe newest run"}
-	for _, i := range infos {
-		out = append(out, i.ID+"\t"+i.Standing()+" "+plain(i.Title))
+	for _, i := range runs {
+		out = append(out, i.ID+"\t"+i.Standing+" "+plain(i.Title))
 	}
 	return out, cobra.ShellCompDirectiveNoFileComp
 }
@@ -76,28 +137,33 @@ func (a *app) completeRuns(_ *cobra.Command, in []string, _ string) ([]string, c
 type standing struct {
 	engine.Info
 	Standing string `json:"standing"`
+	Where    string `json:"where,omitempty"` // here or fleet
 }
 
-func (a *app) listRuns() error {
-	s, err := a.state()
+func (a *app) listRuns(ctx context.Context) error {
+	runs, problems, err := a.allRuns(ctx)
 	if err != nil {
 		return err
 	}
-	infos, problems, err := s.List()
-	if err != nil {
-		return err
-	}
-	if a.json {
-		for i := len(infos) - 1; i >= 0; i-- {
-			a.printJSON(standing{infos[i], infos[i].Standing()})
+	slices.Reverse(runs)
+	switch {
+	case a.json:
+		for _, r := range runs {
+			a.printJSON(r)
 		}
-	} else if len(infos) > 0 {
+	case len(runs) > 0:
 		w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
-		fmt.Fprintln(w, "RUN\tSTARTED\tSTATE\tITEMS\tFAILED\tWHAT")
-		for i := len(infos) - 1; i >= 0; i-- {
-			r := infos[i]
-			fmt.Fprintf(w, "%s\t%s\t%s\t%d/%d\t%d\t%s\n", r.ID, r.Created.Format(time.DateTime), r.Standing(),
-				r.Counts.Done, r.Counts.Planned, r.Counts.Failed, plain(r.Title))
+		fmt.Fprint(w, "RUN\tSTARTED\tSTATE\tITEMS\tFAILED\t")
+		if a.nats.url != "" {
+			fmt.Fprint(w, "WHERE\t")
+		}
+		fmt.Fprintln(w, "WHAT")
+		for _, r := range runs {
+			fmt.Fprintf(w, "%s\t%s\t%s\t%d/%d\t%d\t", r.ID, r.Created.Format(time.DateTime), r.Standing, r.Counts.Done, r.Counts.Planned, r.Counts.Failed)
+			if a.nats.url != "" {
+				fmt.Fprintf(w, "%s\t", r.Where)
+			}
+			fmt.Fprintln(w, plain(r.Title))
 		}
 		if err := w.Flush(); err != nil {
 			return err
@@ -114,7 +180,7 @@ func (a *app) listRuns() error {
 
 func (a *app) runsShow() *cobra.Command {
 	return a.runArg("show RUN", "Show where a run stands, or its report", "myrmidon runs show latest",
-		func(ctx context.Context, d *engine.RunDir, _ []string) error {
+		func(ctx context.Context, d engine.Home, _ []string) error {
 			info, err := d.Info()
 			if err != nil {
 				return err
@@ -176,12 +242,12 @@ func (a *app) showInfo(i engine.Info) {
 	}
 }
 
-func (a *app) showReport(d *engine.RunDir, info engine.Info) error {
+func (a *app) showReport(d engine.Home, info engine.Info) error {
 	rep, err := d.Report()
 	if errors.Is(err, os.ErrNotExist) && info.State == myrmidon.Cancelled || err == nil && rep.State != info.State {
 		// It was cancelled while nobody carried it: there is no report, or one of a former end.
 		if a.json {
-			a.printJSON(standing{info, info.Standing()})
+			a.printJSON(standing{Info: info, Standing: info.Standing()})
 			return nil
 		}
 		a.showInfo(info)
@@ -208,18 +274,22 @@ func (a *app) showReport(d *engine.RunDir, info engine.Info) error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	fmt.Fprintf(a.stdout, "all items: %s\nreport:    %s\n", rep.ItemsFile, d.Path("report.json"))
+	if rep.ItemsFile != "" {
+		fmt.Fprintf(a.stdout, "all items: %s\nreport:    %s\n", rep.ItemsFile, d.Place())
+	} else {
+		fmt.Fprintf(a.stdout, "all items: myrmidon runs items %s\nreport at: %s\n", d.RunID(), d.Place())
+	}
 	return nil
 }
 
 func (a *app) runsResume() *cobra.Command {
 	c := a.runArg("resume RUN", "Go on with a run that was interrupted or paused", "myrmidon runs resume latest",
-		func(ctx context.Context, d *engine.RunDir, _ []string) error {
+		func(ctx context.Context, d engine.Home, _ []string) error {
 			info, err := d.Info()
 			if err != nil {
 				return err
 			}
-			if info.Live && info.Paused {
+			if info.Live && (info.Paused || len(info.Kinds) > 0) {
 				return d.Control().Pause(ctx, false)
 			}
 			if info.State == myrmidon.Succeeded {
@@ -233,7 +303,7 @@ func (a *app) runsResume() *cobra.Command {
 
 // tellAgain prints what came of a run that has succeeded already: its owner may have been
 // killed between the run's end and the line that tells of it.
-func (a *app) tellAgain(d *engine.RunDir, info engine.Info) error {
+func (a *app) tellAgain(d engine.Home, info engine.Info) error {
 	rep, err := d.Report()
 	if err != nil {
 		return err
@@ -242,7 +312,7 @@ func (a *app) tellAgain(d *engine.RunDir, info engine.Info) error {
 		a.printJSON(rep)
 		return nil
 	}
-	fmt.Fprintf(a.screen, "myrmidon: run %s has succeeded already\n", d.ID)
+	fmt.Fprintf(a.screen, "myrmidon: run %s has succeeded already\n", d.RunID())
 	if p := present(info.Workload, nil); p != nil {
 		for _, line := range p.Result(rep) {
 			fmt.Fprintln(a.stdout, line)
@@ -252,12 +322,13 @@ func (a *app) tellAgain(d *engine.RunDir, info engine.Info) error {
 }
 
 // takeUp carries a run that has no owner.
-func (a *app) takeUp(ctx context.Context, d *engine.RunDir, info engine.Info, retry bool, ids []string) error {
+func (a *app) takeUp(ctx context.Context, d engine.Home, info engine.Info, retry bool, ids []string) error {
 	if err := d.Lock(); err != nil {
 		return err
 	}
 	a.keepDurability(info)
-	c, err := a.carrier(ctx, info.Workload)
+	_, shared := d.(*engine.FleetRun)
+	c, err := a.carrier(ctx, info.Workload, shared)
 	if err != nil {
 		return errors.Join(err, d.Unlock())
 	}
@@ -283,10 +354,10 @@ func (a *app) runsRetry() *cobra.Command {
 }
 
 // retry retries parked jobs of a run, whether somebody carries it or not.
-func (a *app) retry(ctx context.Context, d *engine.RunDir, ids []string) error {
+func (a *app) retry(ctx context.Context, d engine.Home, ids []string) error {
 	n, err := d.Control().Retry(ctx, ids...)
 	if err == nil {
-		fmt.Fprintf(a.stdout, "%s of run %s tried again\n", plural(n, "job"), d.ID)
+		fmt.Fprintf(a.stdout, "%s of run %s tried again\n", plural(n, "job"), d.RunID())
 		return nil
 	}
 	if !errors.Is(err, engine.ErrNoOwner) {
@@ -297,7 +368,7 @@ func (a *app) retry(ctx context.Context, d *engine.RunDir, ids []string) error {
 		return err
 	}
 	if info.Parked == 0 && info.State.Ended() {
-		return fmt.Errorf("run %s has nothing parked: it %s", d.ID, endWord(info.State))
+		return fmt.Errorf("run %s has nothing parked: it %s", d.RunID(), endWord(info.State))
 	}
 	return a.takeUp(ctx, d, info, true, ids)
 }
@@ -314,7 +385,7 @@ func endWord(s myrmidon.State) string {
 
 func (a *app) runsCancel() *cobra.Command {
 	return a.runArg("cancel RUN", "End a run for good", "myrmidon runs cancel latest",
-		func(ctx context.Context, d *engine.RunDir, _ []string) error {
+		func(ctx context.Context, d engine.Home, _ []string) error {
 			err := d.Control().Cancel(ctx)
 			if !errors.Is(err, engine.ErrNoOwner) {
 				return err
@@ -329,13 +400,31 @@ func (a *app) runsCancel() *cobra.Command {
 }
 
 func (a *app) runsPause() *cobra.Command {
-	return a.runArg("pause RUN", "Stop a run where it is; runs resume lets it go on", "myrmidon runs pause latest",
-		func(ctx context.Context, d *engine.RunDir, _ []string) error {
-			err := d.Control().Pause(ctx, true)
+	var kinds []string
+	c := a.runArg("pause RUN", "Stop a run, or its jobs of some kinds, where it is; runs resume lets it go on", "myrmidon runs pause latest --kind transcode.encode",
+		func(ctx context.Context, d engine.Home, _ []string) error {
+			err := d.Control().Pause(ctx, true, kinds...)
 			if errors.Is(err, engine.ErrNoOwner) {
-				return myrmidon.WithHint(fmt.Errorf("run %s is not under way", d.ID), "myrmidon runs shows where it stands")
+				return myrmidon.WithHint(fmt.Errorf("run %s is not under way", d.RunID()), "myrmidon runs shows where it stands")
 			}
 			return err
+		}, cobra.ExactArgs(1))
+	c.Flags().StringSliceVar(&kinds, "kind", nil, "only jobs of this kind; those under way go on")
+	return c
+}
+
+func (a *app) runsItems() *cobra.Command {
+	return a.runArg("items RUN", "Print the evidence of a run that has ended, a line of JSON an item", "myrmidon runs items latest | jq -r 'select(.state == \"parked\").name'",
+		func(_ context.Context, d engine.Home, _ []string) error {
+			items, err := d.OpenItems()
+			if errors.Is(err, os.ErrNotExist) {
+				return myrmidon.WithHint(fmt.Errorf("run %s has no evidence yet", d.RunID()), "it is written when a run ends: myrmidon runs show "+d.RunID())
+			}
+			if err != nil {
+				return err
+			}
+			_, err = io.Copy(a.stdout, items)
+			return errors.Join(err, items.Close())
 		}, cobra.ExactArgs(1))
 }
 
@@ -348,25 +437,27 @@ func (a *app) runsPrune() *cobra.Command {
 		Long:    "Forget runs that have ended, with their reports and what they parked. What they made stays.",
 		Example: "  myrmidon runs prune --older-than 168h --dry-run",
 		Args:    args(cobra.NoArgs),
-		RunE: func(*cobra.Command, []string) error {
-			s, err := a.state()
+		RunE: func(c *cobra.Command, _ []string) error {
+			places, err := a.places(c.Context())
 			if err != nil {
 				return err
 			}
-			infos, _, err := s.List()
-			if err != nil {
-				return err
-			}
-			for _, i := range infos {
-				if !i.State.Ended() || time.Since(i.Ended) < older {
-					continue
+			for _, p := range places {
+				infos, _, err := p.homes.List()
+				if err != nil {
+					return err
 				}
-				if !dry {
-					if err := a.forget(s, i.ID); err != nil {
-						return err
+				for _, i := range infos {
+					if !i.State.Ended() || time.Since(i.Ended) < older {
+						continue
 					}
+					if !dry {
+						if err := forget(p.homes, i.ID); err != nil {
+							return err
+						}
+					}
+					fmt.Fprintln(a.stdout, i.ID)
 				}
-				fmt.Fprintln(a.stdout, i.ID)
 			}
 			return nil
 		},
@@ -376,7 +467,7 @@ func (a *app) runsPrune() *cobra.Command {
 	return c
 }
 
-func (a *app) forget(s *engine.State, id string) error {
+func forget(s engine.Homes, id string) error {
 	d, err := s.Find(id)
 	if err != nil {
 		return err
@@ -404,7 +495,7 @@ nothing is dropped silently.`,
 		RunE: func(cc *cobra.Command, in []string) error { return a.listParked(cc.Context(), in) },
 	}
 	show := a.runArg("show RUN PARKED", "Show one parked job with its spec", "myrmidon parked show latest 0-0-3-0",
-		func(ctx context.Context, d *engine.RunDir, rest []string) error {
+		func(ctx context.Context, d engine.Home, rest []string) error {
 			parked, err := a.parkedOf(ctx, d)
 			if err != nil {
 				return err
@@ -415,7 +506,7 @@ nothing is dropped silently.`,
 					return nil
 				}
 			}
-			return myrmidon.WithHint(fmt.Errorf("run %s has nothing parked as %s", d.ID, rest[0]), "myrmidon parked list "+d.ID+" shows what is parked")
+			return myrmidon.WithHint(fmt.Errorf("run %s has nothing parked as %s", d.RunID(), rest[0]), "myrmidon parked list "+d.RunID()+" shows what is parked")
 		}, cobra.ExactArgs(2))
 	retry := a.runArg("retry RUN [PARKED...]", "Give parked jobs another try", "myrmidon parked retry latest", a.retry, cobra.MinimumNArgs(1))
 	a.runFlags(retry.Flags())
@@ -425,7 +516,7 @@ nothing is dropped silently.`,
 }
 
 // parkedOf lists what is parked of a run, whether somebody carries it or not.
-func (a *app) parkedOf(ctx context.Context, d *engine.RunDir) ([]engine.Parked, error) {
+func (a *app) parkedOf(ctx context.Context, d engine.Home) ([]engine.Parked, error) {
 	parked, err := d.Control().Parked(ctx)
 	if !errors.Is(err, engine.ErrNoOwner) {
 		return parked, err
@@ -438,9 +529,16 @@ func (a *app) parkedOf(ctx context.Context, d *engine.RunDir) ([]engine.Parked, 
 }
 
 // withParked opens the parked jobs of a run that nobody carries.
-func (a *app) withParked(ctx context.Context, d *engine.RunDir, use func(*engine.ParkedJobs) error) error {
+func (a *app) withParked(ctx context.Context, d engine.Home, use func(*engine.ParkedJobs) error) error {
 	if err := d.Lock(); err != nil {
 		return err
+	}
+	if _, shared := d.(*engine.FleetRun); shared {
+		p, err := engine.OpenParked(ctx, d, nil)
+		if err != nil {
+			return errors.Join(err, d.Unlock())
+		}
+		return errors.Join(use(p), p.Close(), d.Unlock())
 	}
 	a.durability = "process"
 	p, err := engine.OpenParked(ctx, d, a.openQueue)
@@ -451,19 +549,15 @@ func (a *app) withParked(ctx context.Context, d *engine.RunDir, use func(*engine
 }
 
 func (a *app) listParked(ctx context.Context, in []string) error {
-	s, err := a.state()
-	if err != nil {
-		return err
-	}
 	var ids []string
 	if len(in) > 0 {
 		ids = in
 	} else {
-		infos, _, err := s.List()
+		runs, _, err := a.allRuns(ctx)
 		if err != nil {
 			return err
 		}
-		for _, i := range infos {
+		for _, i := range runs {
 			if i.Parked > 0 || i.Live || !i.State.Ended() {
 				ids = append(ids, i.ID)
 			}
@@ -472,7 +566,7 @@ func (a *app) listParked(ctx context.Context, in []string) error {
 	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 	rows, unread := 0, 0
 	for _, id := range ids {
-		d, err := s.Find(id)
+		d, err := a.find(ctx, id)
 		if err != nil {
 			return err
 		}
@@ -491,7 +585,7 @@ func (a *app) listParked(ctx context.Context, in []string) error {
 			if rows++; rows == 1 {
 				fmt.Fprintln(w, "RUN\tPARKED\tWHAT\tWHEN\tREASON")
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", d.ID, p.ID, strings.TrimSpace(p.Job.Kind+" "+p.Job.Name), p.Time.Format(time.DateTime), plain(p.Reason.Message))
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", d.RunID(), p.ID, strings.TrimSpace(p.Job.Kind+" "+p.Job.Name), p.Time.Format(time.DateTime), plain(p.Reason.Message))
 		}
 	}
 	if err := w.Flush(); err != nil {
@@ -506,7 +600,7 @@ func (a *app) listParked(ctx context.Context, in []string) error {
 	return &exitError{status: exitPartial}
 }
 
-func (a *app) dropParked(ctx context.Context, d *engine.RunDir, ids []string) error {
+func (a *app) dropParked(ctx context.Context, d engine.Home, ids []string) error {
 	n, err := d.Control().Drop(ctx, ids...)
 	if errors.Is(err, engine.ErrNoOwner) {
 		err = a.withParked(ctx, d, func(p *engine.ParkedJobs) (err error) {
@@ -517,6 +611,6 @@ func (a *app) dropParked(ctx context.Context, d *engine.RunDir, ids []string) er
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(a.stdout, "%s of run %s dropped\n", plural(n, "job"), d.ID)
+	fmt.Fprintf(a.stdout, "%s of run %s dropped\n", plural(n, "job"), d.RunID())
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 	"time"
@@ -19,40 +20,45 @@ import (
 	"myrmidon/internal/ffmpeg"
 	"myrmidon/internal/transcode"
 	"myrmidon/internal/wire"
-	"myrmidon/object"
 )
 
 type transcodeFlags struct {
 	to, product, verify, name string
-	force, dryRun             bool
+	force, dryRun, shared     bool
 }
 
 func (a *app) transcodeCommand() *cobra.Command {
 	var f transcodeFlags
 	c := &cobra.Command{
-		Use:     "transcode FILE... --to FOLDER",
+		Use:     "transcode SOURCE... --to DESTINATION",
 		GroupID: "work",
 		Short:   "Make adaptive HLS streams from video files",
 		Long: `Make an adaptive HLS stream (fragmented MP4, H.264 and AAC) from each video file.
 
 The file is cut into chunks that are encoded side by side, one decode for all sizes, and
 stitched without a lost or doubled frame. Every frame is checked before the playlists are
-written, the main one last: FOLDER/NAME/hls/master.m3u8. Sizes larger than the source are
-left out. What is finished is found again by name when the command is repeated.
+written, the main one last: DESTINATION/NAME/hls/master.m3u8. Sizes larger than the source
+are left out. What is finished is found again by name when the command is repeated.
 
-Needs ffmpeg 5.1 or later with libx264.`,
+Sources and destination are files and folders, or s3://bucket/key and s3://bucket/prefix
+with ?profile=NAME&endpoint=URL&region=R. With --nats the workers of a fleet do the work
+(myrmidon worker); --slots N lets this process help.
+
+Needs ffmpeg 5.1 or later with libx264, where the work is done.`,
 		Example: `  myrmidon transcode talk.mp4 --to ./out
   myrmidon transcode uploads/*.mov --to /srv/media --product ladder.yaml
-  myrmidon transcode talk.mp4 --to ./out --dry-run`,
+  myrmidon transcode talk.mp4 --to ./out --dry-run
+  myrmidon transcode s3://masters/talk.mp4 --to s3://products/ --nats nats://127.0.0.1:4222`,
 		Args: args(cobra.MinimumNArgs(1)),
 		RunE: func(c *cobra.Command, in []string) error { return a.transcode(c.Context(), f, in) },
 	}
 	fl := c.Flags()
-	fl.StringVar(&f.to, "to", "", "folder that the streams are written to (required)")
+	fl.StringVar(&f.to, "to", "", "folder or s3://bucket/prefix that the streams are written to (required)")
 	fl.StringVar(&f.product, "product", "", "YAML file that describes the ladder; myrmidon product prints the default one")
 	fl.StringVar(&f.verify, "verify", transcode.VerifyQuick, "what is decoded to check the result: quick (a keyframe a segment) or decode (every frame)")
 	fl.StringVar(&f.name, "name", "", "name of the stream's folder, for a single file (default: the file's name)")
 	fl.BoolVar(&f.force, "force", false, "encode anew what is finished already")
+	fl.BoolVar(&f.shared, "shared-fs", false, "with --nats: local paths are the same files on every worker's machine")
 	fl.BoolVar(&f.dryRun, "dry-run", false, "print plan, CPU time and cost; write nothing")
 	a.runFlags(fl)
 	mustComplete(c.MarkFlagDirname("to"))
@@ -74,11 +80,9 @@ func mustComplete(err error) {
 func (a *app) transcode(ctx context.Context, f transcodeFlags, files []string) error {
 	switch {
 	case f.to == "":
-		return usage(myrmidon.WithHint(errors.New("--to is missing"), "name the folder that the streams are written to: --to ./out"))
+		return usage(myrmidon.WithHint(errors.New("--to is missing"), "name the folder or bucket that the streams are written to: --to ./out"))
 	case f.verify != transcode.VerifyQuick && f.verify != transcode.VerifyDecode:
 		return usage(fmt.Errorf("--verify %s: use quick or decode", f.verify))
-	case f.name != "" && len(files) > 1:
-		return usage(fmt.Errorf("--name names one stream, but there are %d files", len(files)))
 	}
 	product := transcode.Default()
 	if f.product != "" {
@@ -87,15 +91,25 @@ func (a *app) transcode(ctx context.Context, f transcodeFlags, files []string) e
 			return err
 		}
 	}
-	dest, err := wire.Folder(f.to)
+	dest, err := wire.Canonical(f.to)
 	if err != nil {
 		return usage(err)
 	}
-	specs, bad, err := a.specs(f, files, dest, product)
+	if files, err = expand(ctx, files); err != nil {
+		return err
+	}
+	if f.name != "" && len(files) > 1 {
+		return usage(fmt.Errorf("--name names one stream, but there are %d files", len(files)))
+	}
+	fleet := a.nats.url != "" && !f.dryRun
+	if err := a.reachable(fleet, f.shared, append([]string{f.to}, files...)); err != nil {
+		return err
+	}
+	specs, bad, err := a.specs(ctx, f, files, dest, product)
 	if err != nil {
 		return err
 	}
-	c, err := a.carrier(ctx, "transcode")
+	c, err := a.carrier(ctx, "transcode", fleet)
 	if err != nil {
 		return err
 	}
@@ -112,10 +126,13 @@ func (a *app) transcode(ctx context.Context, f transcodeFlags, files []string) e
 	if len(specs) == 0 {
 		return c.verdict()
 	}
-	if err := writable(ctx, dest); err != nil {
-		return err
+	// A fleet's workers may be allowed more than this process: they say themselves.
+	if !fleet || wire.IsLocal(dest) {
+		if err := writable(ctx, dest); err != nil {
+			return err
+		}
 	}
-	state, err := a.state()
+	homes, err := a.homes(ctx, fleet)
 	if err != nil {
 		return err
 	}
@@ -127,12 +144,12 @@ func (a *app) transcode(ctx context.Context, f transcodeFlags, files []string) e
 			if c.signals() > 0 {
 				return // a run that nobody will carry need not be
 			}
-			d, err := a.createRun(state, s, f.to)
+			d, err := a.createRun(homes, s, f.to, c.workload.Version)
 			if err != nil {
 				problem <- err
 				return
 			}
-			tasks <- task{dir: d}
+			tasks <- task{home: d}
 		}
 	}()
 	verdict := c.carry(ctx, tasks)
@@ -144,39 +161,104 @@ func (a *app) transcode(ctx context.Context, f transcodeFlags, files []string) e
 	}
 }
 
-func (a *app) createRun(state *engine.State, s transcode.Spec, to string) (*engine.RunDir, error) {
+// homes is where the command's runs are kept.
+func (a *app) homes(ctx context.Context, fleet bool) (engine.Homes, error) {
+	if !fleet {
+		return a.state()
+	}
+	b, err := a.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return engine.RunsOf(b), nil
+}
+
+// expand replaces addresses that stand for several objects.
+func expand(ctx context.Context, files []string) (out []string, err error) {
+	for _, file := range files {
+		if wire.IsLocal(file) {
+			out = append(out, file)
+			continue
+		}
+		found, err := wire.Expand(ctx, file)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, found...)
+	}
+	return out, nil
+}
+
+// reachable refuses paths that the workers of a fleet would look for on their own disks.
+func (a *app) reachable(fleet, shared bool, addresses []string) error {
+	if !fleet || shared {
+		return nil
+	}
+	for _, address := range addresses {
+		if wire.IsLocal(address) {
+			return usage(myrmidon.WithHint(fmt.Errorf("%s is a path of this machine, and the work is done by a fleet's workers", address),
+				"use s3:// addresses, or --shared-fs if the path is the same folder on every worker's machine"))
+		}
+	}
+	return nil
+}
+
+func (a *app) createRun(homes engine.Homes, s transcode.Spec, to string, version uint32) (engine.Home, error) {
 	spec, err := json.Marshal(s)
 	if err != nil {
 		return nil, fmt.Errorf("transcode: %w", err)
 	}
-	return state.Create(engine.Info{
-		Workload: "transcode", Title: filepath.Base(s.Source) + " -> " + filepath.Join(to, s.Name),
+	return homes.Create(engine.Info{
+		Workload: "transcode", Version: version, Title: sourceName(s.Source) + " -> " + under(to, s.Name),
 		Durability: a.durability, Slots: a.slots, Spec: spec,
 	})
 }
 
+// sourceName is the last part of a path or address, without its parameters.
+func sourceName(source string) string {
+	if wire.IsLocal(source) {
+		return filepath.Base(source)
+	}
+	address, _, _ := strings.Cut(source, "?")
+	return path.Base(address)
+}
+
+// under is where a stream goes, for people.
+func under(to, name string) string {
+	if wire.IsLocal(to) {
+		return filepath.Join(to, name)
+	}
+	address, _, _ := strings.Cut(to, "?")
+	return strings.TrimSuffix(address, "/") + "/" + name
+}
+
 // specs makes a spec of each file that can be opened; the others are in bad.
-func (a *app) specs(f transcodeFlags, files []string, dest string, product transcode.Product) (specs []transcode.Spec, bad []error, err error) {
+func (a *app) specs(ctx context.Context, f transcodeFlags, files []string, dest string, product transcode.Product) (specs []transcode.Spec, bad []error, err error) {
 	taken := make(map[string]string)
 	for _, file := range files {
-		if err := readable(file); err != nil {
+		source, err := wire.Canonical(file)
+		if err != nil {
+			return nil, nil, usage(err)
+		}
+		if wire.IsLocal(file) {
+			if err := readable(file); err != nil {
+				bad = append(bad, err)
+				continue
+			}
+		} else if err := there(ctx, source); err != nil && a.nats.url == "" {
 			bad = append(bad, err)
 			continue
 		}
-		abs, err := filepath.Abs(file)
-		if err != nil {
-			return nil, nil, fmt.Errorf("transcode: %s: %w", file, err)
-		}
 		name := f.name
 		if name == "" {
-			name = transcode.SafeName(file)
+			name = transcode.SafeName(sourceName(file))
 		}
 		if other, ok := taken[name]; ok {
-			return nil, nil, usage(myrmidon.WithHint(fmt.Errorf("%s and %s would both be written to %s", other, file, filepath.Join(f.to, name)),
+			return nil, nil, usage(myrmidon.WithHint(fmt.Errorf("%s and %s would both be written to %s", other, file, under(f.to, name)),
 				"transcode one of them alone, with --name"))
 		}
 		taken[name] = file
-		s := transcode.Spec{Source: abs, Dest: dest, Name: name, Product: product, Verify: f.verify, Force: f.force}
+		s := transcode.Spec{Source: source, Dest: dest, Name: name, Product: product, Verify: f.verify, Force: f.force}
 		if err := s.Validate(); err != nil {
 			return nil, nil, usage(err)
 		}
@@ -185,8 +267,25 @@ func (a *app) specs(f transcodeFlags, files []string, dest string, product trans
 	return specs, bad, nil
 }
 
+// there says what is wrong with an object before a run is made for it.
+func there(ctx context.Context, address string) error {
+	store, key, err := wire.Object(address)
+	if err != nil {
+		return err
+	}
+	if _, err := store.Head(ctx, key); errors.Is(err, fs.ErrNotExist) {
+		return myrmidon.Permanent(myrmidon.WithHint(fmt.Errorf("%s: no such object", address), "check bucket and key"))
+	} else if err != nil {
+		return err
+	}
+	return nil
+}
+
 // readable says what is wrong with a file before a run is made for it.
 func readable(file string) error {
+	if scheme, rest, ok := strings.Cut(file, "://"); ok && scheme == "file" {
+		file = rest
+	}
 	info, err := os.Stat(file)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -210,11 +309,14 @@ func readable(file string) error {
 
 // writable says early that nothing can be written to the destination.
 func writable(ctx context.Context, dest string) error {
-	s, err := object.NewDir(dest)
+	s, err := wire.Store(dest)
 	if err != nil {
 		return err
 	}
-	return s.Writable(ctx)
+	if checker, ok := s.(interface{ Writable(context.Context) error }); ok {
+		return checker.Writable(ctx)
+	}
+	return nil
 }
 
 // dryRun prints what each run would do.
@@ -306,7 +408,7 @@ func (transcodePresenter) Result(r *engine.Report) []string {
 	if out.AudioSegments > 0 {
 		renditions-- // the sound is the last of them
 	}
-	lines := []string{fmt.Sprintf("%s   %s, %s, %s   verified %d/%d frames", relative(filepath.Join(spec.Dest, out.Master)),
+	lines := []string{fmt.Sprintf("%s   %s, %s, %s   verified %d/%d frames", relative(under(spec.Dest, out.Master)),
 		plural(renditions, "rendition"), plural(out.Segments, "segment"), size(out.Bytes), out.Verified, out.Frames)}
 	line := fmt.Sprintf("run %s  %.1f CPU-s", r.ID, r.Usage.CPU)
 	if out.Duration > 0 {
