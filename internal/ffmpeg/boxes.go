@@ -175,17 +175,19 @@ func scanTopLevel(path string) (topLevel, error) {
 	if err != nil {
 		return topLevel{}, err
 	}
-	return topLevelOf(f, info.Size())
+	return topLevelOf(f, info.Size(), maxTopLevel)
 }
 
 // maxTopLevel bounds the boxes looked at: an hour in fragments of one frame.
 const maxTopLevel = 1 << 19
 
-func topLevelOf(r io.ReaderAt, size int64) (topLevel, error) {
+// topLevelOf looks at the headers of most boxes at most. Of a file that has more, what
+// is missing at the end is not known.
+func topLevelOf(r io.ReaderAt, size int64, most int) (topLevel, error) {
 	var t topLevel
 	head := make([]byte, 16)
 	at := int64(0)
-	for range maxTopLevel {
+	for range most {
 		n, err := r.ReadAt(head, at)
 		if err != nil && !errors.Is(err, io.EOF) {
 			return t, err

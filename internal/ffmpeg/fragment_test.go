@@ -398,7 +398,7 @@ func FuzzTopLevel(f *testing.F) {
 	f.Add([]byte("\x00\x00\x00\x08moov\x00\x00\x00\x10mdat"))
 	f.Add([]byte("\x00\x00\x00\x01mdat\x7f\xff\xff\xff\xff\xff\xff\xff"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		got, err := topLevelOf(bytes.NewReader(b), int64(len(b)))
+		got, err := topLevelOf(bytes.NewReader(b), int64(len(b)), maxTopLevel)
 		if err != nil || got.missing < 0 {
 			t.Errorf("%+v, %v", got, err)
 		}

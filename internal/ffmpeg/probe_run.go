@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -23,39 +21,44 @@ const (
 // probeMemory bounds ffprobe. The index of a 24-hour MP4 takes it about 200 MiB.
 const probeMemory = 2 << 30
 
-// Probe describes the media file at path by one run of ffprobe, which reads every
-// packet of the file and decodes none but the first few.
+// Probe is [Tools.ProbeMedia] of the file at path.
+func (t *Tools) Probe(ctx context.Context, path, dir string) (Probe, Outcome, error) {
+	return t.ProbeMedia(ctx, Local(path), dir)
+}
+
+// ProbeMedia describes m by one run of ffprobe, which reads every packet of the file and
+// decodes none but the first few.
 //
 // What cannot be transcoded at all is a permanent error that names the file and the
-// remedy: not media (see [SniffFile]), no moving pictures, absurd dimensions, no
+// remedy: not media (see [Sniff]), no moving pictures, absurd dimensions, no
 // frame, an MP4 without its moov. What is there and damaged is described, with
 // Probe.Damage set. ffprobe works in dir, a private folder of the caller's.
-func (t *Tools) Probe(ctx context.Context, path, dir string) (Probe, Outcome, error) {
-	container, err := SniffFile(path)
+func (t *Tools) ProbeMedia(ctx context.Context, m *Media, dir string) (Probe, Outcome, error) {
+	container, err := m.Sniff(ctx)
 	if err != nil {
 		return Probe{}, Outcome{}, err
 	}
-	info, err := os.Stat(path)
+	size, err := m.size()
 	if err != nil {
-		return Probe{}, Outcome{}, openError(path, err)
+		return Probe{}, Outcome{}, err
 	}
-	name := filepath.Base(path)
 	missing := int64(0) // bytes that the last box wants beyond the file's end
 	if container.Name == "mov" {
-		boxes, err := scanTopLevel(path)
+		boxes, err := m.topLevel(ctx)
 		if err != nil {
-			return Probe{}, Outcome{}, fmt.Errorf("ffmpeg: look for moov in %s: %w", name, err)
+			return Probe{}, Outcome{}, fmt.Errorf("ffmpeg: look for moov in %s: %w", m.name, err)
 		}
 		if !boxes.moov {
 			return Probe{}, Outcome{}, broken(fmt.Errorf(
-				"%s: moov is missing: the file is cut off or was never finished", name))
+				"%s: moov is missing: the file is cut off or was never finished", m.name))
 		}
 		missing = boxes.missing
 	}
 	var scan probeScanner
 	out, err := t.Run(ctx, Command{
 		Probe:  true,
-		Args:   append([]string{"-of", "compact", "-show_entries", probeEntries}, container.Input(path)...),
+		Args:   append([]string{"-of", "compact", "-show_entries", probeEntries}, container.From(m)...),
+		Media:  m,
 		Dir:    dir,
 		Stdout: &scan,
 		Limits: Limits{
@@ -63,32 +66,36 @@ func (t *Tools) Probe(ctx context.Context, path, dir string) (Probe, Outcome, er
 			FileSize: 1, // it writes to a pipe only, which is no file
 			// Two minutes, and a second for each 20 MB: ten times what transport
 			// streams, the dearest to take apart, need.
-			CPU:       2*time.Minute + time.Duration(info.Size()/20e6)*time.Second,
+			CPU:       2*time.Minute + time.Duration(size/20e6)*time.Second,
 			OpenFiles: 64,
 		},
 	})
 	if err != nil {
-		return Probe{}, out, unreadable(name, path, err)
+		return Probe{}, out, unreadable(m, err)
 	}
-	p, err := scan.probe(container, info.Size(), missing, out)
+	p, err := scan.probe(container, size, missing, out)
 	if err != nil {
-		return Probe{}, out, fmt.Errorf("%s: %w", name, err)
+		return Probe{}, out, fmt.Errorf("%s: %w", m.name, err)
 	}
 	return p, out, nil
 }
 
 // unreadable says why ffprobe failed. What made it end by itself is in the file, and
 // will be there at the next attempt.
-func unreadable(name, path string, err error) error {
+func unreadable(m *Media, err error) error {
 	var status *statusError
 	if !errors.As(err, &status) {
-		return fmt.Errorf("%s cannot be read as media: %w", name, err)
+		if m.Err() != nil {
+			return err // it names m, and is not about what m holds
+		}
+		return fmt.Errorf("%s cannot be read as media: %w", m.name, err)
 	}
-	reason := status.Error()
-	if abs, absErr := filepath.Abs(path); absErr == nil {
-		reason = strings.ReplaceAll(reason, "file:"+abs+": ", "")
+	shown := m.url
+	if m.server != nil {
+		shown = m.name
 	}
-	return broken(fmt.Errorf("%s cannot be read as media: %s", name, reason))
+	reason := strings.ReplaceAll(status.Error(), shown+": ", "")
+	return broken(fmt.Errorf("%s cannot be read as media: %s", m.name, reason))
 }
 
 // broken marks err as permanent, with the usual remedy for a damaged file.

@@ -32,13 +32,16 @@ type Command struct {
 	// Stdout gets what the process prints, from another goroutine, which has ended
 	// when Run returns. An error of it ends the run. Nil discards.
 	Stdout io.Writer
+	// Media is what Args read from, if that is served: see [Serve]. The run ends when its
+	// bytes cannot be had, with that error. One run at a time reads a Media.
+	Media *Media
 	// Frames is how many frames the first video output will have: the total that
 	// progress is reported against. With 0, progress is reported without a count.
 	Frames int64
 	Limits Limits
 	// Stall is how long the process may make no progress before it is killed: no
-	// frame, no time stamp, no byte of output. 0 means two minutes. Time in which
-	// the run is paused does not count.
+	// frame, no time stamp, no byte of output, no byte taken of what is served. 0 means
+	// two minutes. Time in which the run is paused does not count.
 	Stall time.Duration
 }
 
@@ -80,7 +83,7 @@ type Outcome struct {
 // dies, the kernel kills ffmpeg (on Linux). While ctx's [myrmidon.Gate] is shut the
 // group is stopped. Progress goes to [myrmidon.Progress].
 //
-// Errors: ctx's; permanent ones for a full disk (wrapping ENOSPC), missing
+// Errors: ctx's; why Media could not be read; permanent ones for a full disk (wrapping ENOSPC), missing
 // permission (fs.ErrPermission), a missing file (fs.ErrNotExist), a limit that was
 // reached, and input that is no media; a stalled or killed process is worth a retry.
 // The text is ffmpeg's first meaningful line.
@@ -109,6 +112,9 @@ func (t *Tools) Run(ctx context.Context, c Command) (Outcome, error) {
 	switch {
 	case ctx.Err() != nil:
 		err = fmt.Errorf("%s was stopped: %w", p.name, ctx.Err())
+	case c.Media.Err() != nil:
+		// Whatever ffmpeg made of it, and be it a whole file: it has not seen all.
+		err = fmt.Errorf("read %s: %w", c.Media.name, c.Media.Err())
 	case stalled:
 		err = fmt.Errorf("%s made no progress for %v and was killed%s", p.name, c.Stall, p.log.lastWords())
 	case p.stdout.failed() != nil:
@@ -165,6 +171,11 @@ func (t *Tools) start(c Command) (*process, error) {
 	p.cmd = exec.Command(program, append(args, c.Args...)...)
 	p.cmd.Dir = dir
 	p.cmd.Env = environment(dir)
+	if served := c.Media.served(); served != nil {
+		// A file that names another server is no reason to go there: see server.
+		p.cmd.Env = append(p.cmd.Env, served.proxy())
+		p.log.url, p.log.name = c.Media.url, c.Media.name
+	}
 	p.cmd.SysProcAttr = groupAttr()
 	p.cmd.WaitDelay = 10 * time.Second
 	p.cmd.Stderr = p.log
@@ -228,6 +239,12 @@ func (p *process) watch(ctx context.Context, gate *myrmidon.Gate, c Command) (st
 	stall := time.NewTimer(c.Stall)
 	defer stall.Stop()
 	stopped := false
+	var broke <-chan struct{} // closed when what is read cannot be had
+	if served := c.Media.served(); served != nil {
+		broke = served.broke
+		served.listen(p.beat)
+		defer served.listen(nil)
+	}
 	for {
 		shut, changed := gate.State()
 		if shut != stopped {
@@ -251,6 +268,10 @@ func (p *process) watch(ctx context.Context, gate *myrmidon.Gate, c Command) (st
 			p.kill()
 			<-p.exited
 			return true
+		case <-broke:
+			p.kill()
+			<-p.exited
+			return false
 		case <-changed:
 		case <-p.beat:
 			if !stopped {

@@ -269,23 +269,3 @@ func isText(head []byte) bool {
 	}
 	return true
 }
-
-// Input returns the arguments that open path with c's demuxer and the file protocol
-// and nothing else; the last two are "-i" and the file. Options of the input
-// (-ss, -threads, …) go before them.
-//
-// A relative path is made absolute, because the process runs in a folder of its own.
-// The path may begin with a dash and hold colons, newlines or anything else: after
-// "file:" ffmpeg takes it as it is.
-func (c Container) Input(path string) []string {
-	if abs, err := filepath.Abs(path); err == nil {
-		path = abs
-	}
-	args := []string{"-protocol_whitelist", "file", "-format_whitelist", c.Name, "-f", c.Name}
-	if c.Name == "mov" {
-		// The defaults, spelled out: a track's data may lie in another file (dref),
-		// named by a relative or absolute path. Neither is followed.
-		args = append(args, "-enable_drefs", "0", "-use_absolute_path", "0")
-	}
-	return append(args, "-i", "file:"+path)
-}

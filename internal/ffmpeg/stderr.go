@@ -29,6 +29,8 @@ type stderrLog struct {
 	damage  []string
 	damaged int
 
+	url, name string // what stands for what in all lines, if url is not ""
+
 	first    string // the first line of an error that is neither damage nor an echo
 	last     string
 	noSpace  string // the line that says so, for each cause that can be told
@@ -64,6 +66,9 @@ func (l *stderrLog) close() {
 func (l *stderrLog) end() {
 	line := strings.ToValidUTF8(string(bytes.TrimSpace(l.line)), "\ufffd")
 	l.line, l.skip = l.line[:0], false
+	if l.url != "" {
+		line = strings.ReplaceAll(line, l.url, l.name)
+	}
 	if line != "" {
 		l.note(line)
 	}

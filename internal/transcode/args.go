@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"myrmidon/internal/ffmpeg"
 )
 
 // fragmented makes MP4 that can be cut between fragments. B frames make decoding begin
@@ -18,14 +20,14 @@ const fragmented = "+frag_keyframe+empty_moov+delay_moov+default_base_moof"
 // container's own (-copyts), and a seek target is in them (-seek_timestamp), so that a
 // frame's place on the grid does not depend on where reading began. Without
 // -noaccurate_seek ffmpeg would drop frames by its own reckoning.
-func (p *Plan) reader(path string, seek *float64) []string {
+func (p *Plan) reader(m *ffmpeg.Media, seek *float64) []string {
 	args := []string{"-copyts"}
 	if seek != nil {
 		args = append(args, "-noaccurate_seek", "-seek_timestamp", "1",
 			"-ss", strconv.FormatFloat(*seek, 'f', 6, 64))
 	}
 	args = append(args, "-threads", "1")
-	return append(args, p.Input.Container.Input(path)...)
+	return append(args, p.Input.Container.From(m)...)
 }
 
 // frames is the filter chain that puts decoded frames on the grid: afterwards a frame's
@@ -99,9 +101,9 @@ func (p *Plan) graph(c Chunk) string {
 
 // encodeArgs encodes one chunk at every size, into RENDITION.mp4 in the working
 // directory. One thread each: with more, x264's output depends on timing.
-func (p *Plan) encodeArgs(path string, c Chunk) []string {
+func (p *Plan) encodeArgs(m *ffmpeg.Media, c Chunk) []string {
 	args := []string{"-filter_threads", "1", "-filter_complex_threads", "1"}
-	args = append(args, p.reader(path, c.Seek)...)
+	args = append(args, p.reader(m, c.Seek)...)
 	args = append(args, "-filter_complex", p.graph(c))
 	segment := strconv.FormatInt(p.SegmentFrames, 10)
 	// The grid itself is the encoder's clock: by default ffmpeg would take the
@@ -140,7 +142,7 @@ func outputFile(name string) string { return "./" + name + ".mp4" }
 // before it is cut off, a later beginning and gaps are filled with silence, to the
 // sample. An edit list in the init segment tells players to skip the encoder's
 // priming (delay_moov: it is known only after the first packet).
-func (p *Plan) audioArgs(path string) []string {
+func (p *Plan) audioArgs(m *ffmpeg.Media) []string {
 	a := p.Audio
 	layout := "stereo"
 	if a.Channels == 1 {
@@ -150,7 +152,7 @@ func (p *Plan) audioArgs(path string) []string {
 	filter := fmt.Sprintf("[0:%d]asetpts=round(PTS-(%d/%d)/TB),aresample=%d:async=1:first_pts=0,"+
 		"aformat=sample_fmts=fltp:channel_layouts=%s[a]", a.Stream, a.Origin.Num, a.Origin.Den, a.SampleRate, layout)
 	args := []string{"-filter_threads", "1", "-filter_complex_threads", "1"}
-	args = append(args, p.reader(path, nil)...)
+	args = append(args, p.reader(m, nil)...)
 	return append(args,
 		"-filter_complex", filter, "-map", "[a]",
 		"-c:a", "aac", "-threads", "1", "-b:a", fmt.Sprintf("%dk", a.Bitrate), "-flags:a", "+bitexact",
@@ -161,8 +163,8 @@ func (p *Plan) audioArgs(path string) []string {
 
 // locateArgs decodes a chunk into a list of the frames that came out whole: the
 // decoder drops what it would otherwise conceal.
-func (p *Plan) locateArgs(path string, c Chunk) []string {
-	args := append([]string{"-err_detect", "explode", "-flags", "-output_corrupt"}, p.reader(path, c.Seek)...)
+func (p *Plan) locateArgs(m *ffmpeg.Media, c Chunk) []string {
+	args := append([]string{"-err_detect", "explode", "-flags", "-output_corrupt"}, p.reader(m, c.Seek)...)
 	graph := p.frames(false) + fmt.Sprintf(",trim=start_pts=%d:end_pts=%d,scale=w=16:h=16[v]", c.First, c.First+c.Frames)
 	return append(args, "-filter_complex", graph, "-map", "[v]", "-fps_mode", "passthrough",
 		"-enc_time_base", fmt.Sprintf("%d:%d", p.Rate.Den, p.Rate.Num), "-f", "framecrc", "pipe:1")

@@ -31,7 +31,7 @@ func encodeOnce(b *testing.B, file string, product Product) (*Plan, Chunk, time.
 	}
 	c := p.Chunks[0]
 	out, err := tools.Run(b.Context(), ffmpeg.Command{
-		Args: append([]string{"-y"}, p.encodeArgs(file, c)...), Dir: b.TempDir(), Frames: c.Frames,
+		Args: append([]string{"-y"}, p.encodeArgs(ffmpeg.Local(file), c)...), Dir: b.TempDir(), Frames: c.Frames,
 	})
 	if err != nil {
 		b.Fatal(err)

@@ -28,10 +28,13 @@ func (j *jobContext) explain(ctx context.Context, c Chunk, bad *shortfall) error
 		}
 		return fmt.Errorf("%s: %s: %s of %d", j.source(), j.what(), bad, c.Frames)
 	}
-	missing, first, out, err := locate(ctx, j.w.cfg.Tools, p, j.task.Source, c, j.dir)
+	missing, first, out, err := locate(ctx, j.w.cfg.Tools, p, j.media, c, j.dir)
 	j.meter.add(out)
 	if ctx.Err() != nil {
 		return ctx.Err()
+	}
+	if j.media.Err() != nil {
+		return err
 	}
 	if err == nil && missing > 0 {
 		return p.damagedAt(missing, first)
@@ -55,12 +58,14 @@ func (p *Plan) damagedAt(missing, first int64) error {
 // settle decides whether a file that ffprobe complained of can be used, by decoding
 // all its pictures: parsers complain of little things, too, that harm nothing. It
 // runs before anything is encoded in vain.
-func settle(ctx context.Context, tools *ffmpeg.Tools, p *Plan, path, dir, complaint string, m *meter) error {
-	missing, first, out, runErr := locate(ctx, tools, p, path, Chunk{Frames: p.Frames}, dir)
+func settle(ctx context.Context, tools *ffmpeg.Tools, p *Plan, media *ffmpeg.Media, dir, complaint string, m *meter) error {
+	missing, first, out, runErr := locate(ctx, tools, p, media, Chunk{Frames: p.Frames}, dir)
 	m.add(out)
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
+	case media.Err() != nil:
+		return runErr
 	case runErr == nil && missing > 0:
 		return p.damagedAt(missing, first)
 	case runErr != nil || !p.Input.tolerates(out.Damaged):
@@ -71,7 +76,7 @@ func settle(ctx context.Context, tools *ffmpeg.Tools, p *Plan, path, dir, compla
 
 // locate decodes the chunk without mending and returns how many frames are missing,
 // and the first of them.
-func locate(ctx context.Context, tools *ffmpeg.Tools, p *Plan, path string, c Chunk, dir string,
+func locate(ctx context.Context, tools *ffmpeg.Tools, p *Plan, media *ffmpeg.Media, c Chunk, dir string,
 ) (missing, first int64, out ffmpeg.Outcome, err error) {
 	seen := make([]bool, c.Frames)
 	lines := &frameLines{take: func(fields []string) {
@@ -85,7 +90,7 @@ func locate(ctx context.Context, tools *ffmpeg.Tools, p *Plan, path string, c Ch
 	}}
 	c.Seek = nil
 	out, err = tools.Run(ctx, ffmpeg.Command{
-		Args: p.locateArgs(path, c), Dir: dir, Stdout: lines, Limits: p.limits(0, 0),
+		Args: p.locateArgs(media, c), Media: media, Dir: dir, Stdout: lines, Limits: p.limits(0, 0),
 	})
 	if err != nil {
 		return 0, 0, out, err

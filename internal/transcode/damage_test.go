@@ -116,6 +116,16 @@ func TestBadInputIsRefusedByName(t *testing.T) {
 			if found, err := filepath.Glob(filepath.Join(b.dir, "*/hls/*.m3u8")); err != nil || len(found) > 0 {
 				t.Errorf("published: %v, %v", found, err)
 			}
+			if _, statErr := os.Stat(source); statErr != nil {
+				return
+			}
+			// An object with these bytes is refused in the same words.
+			far := newRemote(t, source, filepath.Base(source))
+			spec := specOf(source, small())
+			spec.Source = "mem://masters/" + filepath.Base(source)
+			if _, farErr := far.run(spec); farErr == nil || farErr.Error() != err.Error() || myrmidon.Hint(farErr) != myrmidon.Hint(err) || !myrmidon.IsPermanent(farErr) {
+				t.Errorf("as an object: %v (%s)", farErr, myrmidon.Hint(farErr))
+			}
 		})
 	}
 }
@@ -226,7 +236,9 @@ func TestASpecThatIsWrongIsRefused(t *testing.T) {
 		change func(*Spec)
 		want   string
 	}{
-		{"relative source", func(s *Spec) { s.Source = "talk.mp4" }, `transcode: source: "talk.mp4" is not the absolute path of a local file`},
+		{"relative source", func(s *Spec) { s.Source = "talk.mp4" }, `transcode: source: "talk.mp4" is neither an absolute path nor an address`},
+		{"a long source", func(s *Spec) { s.Source = "s3://b/" + strings.Repeat("a", 9000) }, `transcode: source: an address of 9007 bytes is longer than 8192`},
+		{"an object where only files are known", func(s *Spec) { s.Source = "s3://masters/talk.mp4" }, `transcode: source s3://masters/talk.mp4: only files of this machine`},
 		{"no destination", func(s *Spec) { s.Dest = "" }, "transcode: dest: missing"},
 		{"a name that climbs out", func(s *Spec) { s.Name = "../../etc" }, "transcode: name: "},
 		{"verify", func(s *Spec) { s.Verify = "maybe" }, `transcode: verify: "maybe" is neither "quick" nor "decode"`},
@@ -240,7 +252,7 @@ func TestASpecThatIsWrongIsRefused(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, err = Workload(Config{}).Planner.Plan(t.Context(), myrmidon.Step{Spec: raw})
+			_, err = Workload(Config{Open: func(string) (object.Store, error) { return object.NewMem(), nil }}).Planner.Plan(t.Context(), myrmidon.Step{Spec: raw})
 			if err == nil || !strings.HasPrefix(err.Error(), tt.want) || !myrmidon.IsPermanent(err) {
 				t.Errorf("got %v, want %s", err, tt.want)
 			}

@@ -93,7 +93,7 @@ func small() Product {
 // bench is a run's surroundings: a store and a temporary folder.
 type bench struct {
 	t        testing.TB
-	dir      string // of the store
+	dir      string // of the store, if it is a folder
 	temp     string
 	workload myrmidon.Workload
 	handlers map[string]myrmidon.Handler
@@ -107,17 +107,21 @@ func newBench(t testing.TB) *bench {
 
 func newBenchOn(t testing.TB, dir string) *bench {
 	t.Helper()
-	b := &bench{t: t, dir: dir, temp: t.TempDir(), handlers: map[string]myrmidon.Handler{}}
-	b.workload = Workload(Config{
-		Tools:   needTools(t),
-		TempDir: b.temp,
-		Open: func(addr string) (object.Store, error) {
-			if addr != "test" {
-				return nil, fmt.Errorf("no store %q", addr)
-			}
-			return object.NewDir(b.dir)
-		},
-	})
+	b := newBenchWith(t, func(addr string) (object.Store, error) {
+		if addr != "test" {
+			return nil, fmt.Errorf("no store %q", addr)
+		}
+		return object.NewDir(dir)
+	}, nil)
+	b.dir = dir
+	return b
+}
+
+// newBenchWith is for stores of all kinds: see [Config].
+func newBenchWith(t testing.TB, open func(string) (object.Store, error), openObject func(string) (object.Store, string, error)) *bench {
+	t.Helper()
+	b := &bench{t: t, temp: t.TempDir(), handlers: map[string]myrmidon.Handler{}}
+	b.workload = Workload(Config{Tools: needTools(t), TempDir: b.temp, Open: open, OpenObject: openObject})
 	for _, k := range b.workload.Kinds {
 		b.handlers[k.Name] = k.Handler
 	}
@@ -144,6 +148,7 @@ func (b *bench) run(spec Spec) (*Output, error) {
 		for _, job := range jobs {
 			r, err := b.handlers[job.Kind].Handle(b.t.Context(), job)
 			b.usage.CPU += r.Usage.CPU
+			b.usage.Read += r.Usage.Read
 			b.usage.PeakRSS = max(b.usage.PeakRSS, r.Usage.PeakRSS)
 			if err != nil {
 				return nil, err
@@ -173,6 +178,7 @@ func (b *bench) jobs(spec json.RawMessage, phase uint32) ([]myrmidon.Job, error)
 		for {
 			slice, err := b.workload.Planner.Plan(b.t.Context(), step)
 			b.usage.CPU += slice.Usage.CPU
+			b.usage.Read += slice.Usage.Read
 			if err != nil {
 				return nil, err
 			}

@@ -58,10 +58,30 @@ func (w *worker) item(ctx context.Context, job myrmidon.Job,
 			return j.result(job, found), nil
 		}
 	}
-	if err := j.task.checkSourceUnchanged(); err != nil {
-		return j.result(job, nil), err
+	err = j.withSource(ctx, job, make)
+	return j.result(job, j.made), err
+}
+
+// withSource does the work of an item: from the source, as it was planned, to the stored
+// result.
+func (j *jobContext) withSource(ctx context.Context, job myrmidon.Job,
+	make func(context.Context, *jobContext) (*itemResult, error),
+) (err error) {
+	src, err := j.w.cfg.find(ctx, j.task.Source)
+	if err != nil {
+		return err
 	}
-	err = w.inTempDir(job, func(dir string) error {
+	if err := src.check(j.task.Origin); err != nil {
+		return err
+	}
+	if j.media, err = src.open(ctx); err != nil {
+		return err
+	}
+	defer func() {
+		err = errors.Join(err, j.media.Close())
+		j.meter.Read += src.taken.Load()
+	}()
+	return j.w.inTempDir(job, func(dir string) error {
 		j.dir = dir
 		made, err := make(ctx, j)
 		if err != nil {
@@ -74,7 +94,6 @@ func (w *worker) item(ctx context.Context, job myrmidon.Job,
 		j.made = made
 		return nil
 	})
-	return j.result(job, j.made), err
 }
 
 // tempDir makes private folders below base ("" is the system's) that name their run, so
@@ -157,7 +176,8 @@ func (j *jobContext) runChunk(ctx context.Context, c Chunk) (*shortfall, error) 
 		most = max(most, r.MaxRate+r.BufSize)
 	}
 	out, err := j.w.cfg.Tools.Run(ctx, ffmpeg.Command{
-		Args:   append([]string{"-y"}, p.encodeArgs(j.task.Source, c)...),
+		Args:   append([]string{"-y"}, p.encodeArgs(j.media, c)...),
+		Media:  j.media,
 		Dir:    j.dir,
 		Frames: c.Frames,
 		Limits: p.limits(p.seconds(c.Frames), most),
@@ -196,6 +216,7 @@ func (j *jobContext) storeRendition(ctx context.Context, c Chunk, name string) (
 	out := &renditionResult{Name: name}
 	var init ffmpeg.Init
 	next := c.First
+	segments := j.segmentWriter(ctx, name)
 	err := eachFragment(filepath.Join(j.dir, outputFile(name)), func(raw []byte, f *ffmpeg.Fragment) error {
 		if out.Init == nil {
 			var err error
@@ -219,7 +240,7 @@ func (j *jobContext) storeRendition(ctx context.Context, c Chunk, name string) (
 		if err := f.Patch(uint32(number)+1, uint64(next*p.FrameTicks)); err != nil {
 			return err
 		}
-		seg, err := putSegment(ctx, j.store, p, j.task.Name, name, init, number, f)
+		seg, err := segments.put(init, number, f)
 		if err != nil {
 			return err
 		}
@@ -230,7 +251,7 @@ func (j *jobContext) storeRendition(ctx context.Context, c Chunk, name string) (
 		out.Segments = append(out.Segments, seg)
 		return nil
 	})
-	if err != nil {
+	if err := segments.wait(err); err != nil {
 		return nil, err
 	}
 	if len(out.Segments) != c.Segments {

@@ -35,11 +35,23 @@ const (
 	minTimescale = 10000
 )
 
-// Source is a file's identity.
+// Source is a file's identity: SHA256 of a file of this machine, else ETag and Size of
+// an object. Where it lies and what it is called is not part of it.
 type Source struct {
 	Name   string `json:"name"` // base name, for people
-	SHA256 string `json:"sha256"`
-	Size   int64  `json:"size"`
+	SHA256 string `json:"sha256,omitempty"`
+	// ETag is as the object's store has it, or "modified " and its time where that has
+	// none.
+	ETag string `json:"etag,omitempty"`
+	Size int64  `json:"size"`
+}
+
+// identity is what names are made of.
+func (s Source) identity() string {
+	if s.SHA256 != "" {
+		return s.SHA256
+	}
+	return fmt.Sprintf("%d bytes, ETag %s", s.Size, s.ETag)
 }
 
 // Plan is all that a run's jobs need to know. It is a pure function of what
@@ -194,7 +206,7 @@ func hdrName(transfer string) string {
 
 // versionID names the version: a hash of what the bytes depend on.
 func versionID(p *Plan) (string, error) {
-	b, err := json.Marshal([]any{p.Version, p.Source.SHA256, p.Product, p.Build})
+	b, err := json.Marshal([]any{p.Version, p.Source.identity(), p.Product, p.Build})
 	if err != nil {
 		return "", fmt.Errorf("transcode: name the version: %w", err)
 	}

@@ -103,10 +103,10 @@ func describe(t *testing.T, p *Plan) string {
 		t.Fatal(err)
 	}
 	for k, c := range p.Chunks {
-		fmt.Fprintf(&b, "\nchunk %d:\n%s\n", k, strings.Join(p.encodeArgs("/in/talk.mp4", c), "\n"))
+		fmt.Fprintf(&b, "\nchunk %d:\n%s\n", k, strings.Join(p.encodeArgs(ffmpeg.Local("/in/talk.mp4"), c), "\n"))
 	}
 	if p.Audio != nil {
-		fmt.Fprintf(&b, "\naudio:\n%s\n", strings.Join(p.audioArgs("/in/talk.mp4"), "\n"))
+		fmt.Fprintf(&b, "\naudio:\n%s\n", strings.Join(p.audioArgs(ffmpeg.Local("/in/talk.mp4")), "\n"))
 	}
 	return b.String()
 }

@@ -110,7 +110,28 @@ func (j *jobContext) publish(ctx context.Context, run string) (*Output, error) {
 	if err := j.store.Delete(ctx, originKey(j.task.Name, run)); err != nil {
 		return nil, err
 	}
+	if err := j.sweepOrigins(ctx); err != nil {
+		// The stream is published. A store may well forbid to list.
+		j.w.log.Info("old runs' notes are left where they are", "stream", j.task.Name, "error", err)
+	}
 	return out, nil
+}
+
+// sweepOrigins removes the origins that runs of this stream have left which failed or
+// were cancelled, once nobody will take them up any more.
+func (j *jobContext) sweepOrigins(ctx context.Context) error {
+	for info, err := range j.store.List(ctx, originPrefix(j.task.Name), "") {
+		if err != nil {
+			return err
+		}
+		if time.Since(info.Modified) < originLife {
+			continue
+		}
+		if err := j.store.Delete(ctx, info.Key); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // gather reads the results of all items and puts the renditions together. sound has
@@ -119,26 +140,27 @@ func (j *jobContext) publish(ctx context.Context, run string) (*Output, error) {
 func (j *jobContext) gather(ctx context.Context) (streams, sound []stream, err error) {
 	p := j.plan
 	streams = make([]stream, len(p.Renditions))
-	for k := range p.Chunks {
-		r, err := j.readResult(ctx, k, len(streams))
-		if err != nil {
-			return nil, nil, err
-		}
+	read := func(ctx context.Context, k int) (*itemResult, error) { return j.readResult(ctx, k, len(streams)) }
+	err = inOrder(ctx, len(p.Chunks), read, func(k int, r *itemResult) (err error) {
 		for i := range streams {
 			s, part := &streams[i], &r.Renditions[i]
 			if k == 0 {
 				s.name, s.raw = part.Name, part.Init
 				if s.init, err = ffmpeg.ParseInit(part.Init); err != nil {
-					return nil, nil, fmt.Errorf("%s: %w", part.Name, err)
+					return fmt.Errorf("%s: %w", part.Name, err)
 				}
 			}
 			if part.Name != s.name || !bytes.Equal(part.Init, s.raw) {
-				return nil, nil, myrmidon.Permanent(myrmidon.WithHint(
+				return myrmidon.Permanent(myrmidon.WithHint(
 					fmt.Errorf("%s: chunk %d was encoded with other parameters than the first", s.name, k+1),
 					"run again with --force: parts were made by different encoders"))
 			}
 			s.segments = append(s.segments, part.Segments...)
 		}
+		return nil
+	})
+	if err != nil {
+		return nil, nil, err
 	}
 	for i := range streams {
 		if n := len(streams[i].segments); n != p.Segments {

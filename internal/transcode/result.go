@@ -9,7 +9,10 @@ import (
 	"fmt"
 	"io/fs"
 
+	"golang.org/x/sync/errgroup"
+
 	"myrmidon/internal/ffmpeg"
+	"myrmidon/object"
 )
 
 // itemResult is what encoding an item left in the store. It is written after all
@@ -63,10 +66,32 @@ func (r *itemResult) bytes() int64 {
 	return n
 }
 
-// putSegment stores a fragment as segment number and checks what it stores.
-func putSegment(ctx context.Context, s *meteredStore, p *Plan, name, rendition string,
-	init ffmpeg.Init, number int, f *ffmpeg.Fragment,
-) (segmentResult, error) {
+// segmentWriter stores the segments of one rendition of a job, some side by side.
+type segmentWriter struct {
+	j         *jobContext
+	rendition string
+	puts      *errgroup.Group
+	ctx       context.Context // of puts: it ends with their first error
+}
+
+func (j *jobContext) segmentWriter(ctx context.Context, rendition string) *segmentWriter {
+	w := &segmentWriter{j: j, rendition: rendition}
+	w.puts, w.ctx = errgroup.WithContext(ctx)
+	w.puts.SetLimit(sideBySide)
+	return w
+}
+
+// wait ends the writing. It returns the error of a put, else err.
+func (w *segmentWriter) wait(err error) error {
+	if putErr := w.puts.Wait(); putErr != nil {
+		return putErr
+	}
+	return err
+}
+
+// put checks a fragment and stores it as segment number, at the latest when wait
+// returns.
+func (w *segmentWriter) put(init ffmpeg.Init, number int, f *ffmpeg.Fragment) (segmentResult, error) {
 	var b bytes.Buffer
 	if _, err := ffmpeg.WriteSegment(&b, f); err != nil {
 		return segmentResult{}, fmt.Errorf("segment %d: %w", number, err)
@@ -85,7 +110,9 @@ func putSegment(ctx context.Context, s *meteredStore, p *Plan, name, rendition s
 		KeySize:  info.FirstOffset + info.FirstSize,
 		SHA256:   hex.EncodeToString(sum[:]),
 	}
-	return seg, s.put(ctx, p.mediaKey(name, rendition, seg.file()), b.Bytes(), cacheForever)
+	key := w.j.plan.mediaKey(w.j.task.Name, w.rendition, seg.file())
+	w.puts.Go(func() error { return w.j.store.put(w.ctx, key, b.Bytes(), cacheForever) })
+	return seg, w.ctx.Err()
 }
 
 // finished returns the result that an earlier attempt or run has left, if it is
@@ -101,16 +128,27 @@ func finished(ctx context.Context, s *meteredStore, p *Plan, name string, chunk 
 	case err != nil, r.Version != planVersion, r.ID != p.ID, r.Chunk != chunk:
 		return nil, nil // it cannot be used; it is made again, and replaced
 	}
+	var keys []string
+	var sizes []int64
 	for i := range r.Renditions {
 		for _, seg := range r.Renditions[i].Segments {
-			info, err := s.Head(ctx, p.mediaKey(name, r.Renditions[i].Name, seg.file()))
-			switch {
-			case errors.Is(err, fs.ErrNotExist), err == nil && info.Size != seg.Size:
-				return nil, nil
-			case err != nil:
-				return nil, err
-			}
+			keys = append(keys, p.mediaKey(name, r.Renditions[i].Name, seg.file()))
+			sizes = append(sizes, seg.Size)
 		}
+	}
+	err = inOrder(ctx, len(keys),
+		func(ctx context.Context, i int) (object.Info, error) { return s.Head(ctx, keys[i]) },
+		func(i int, info object.Info) error {
+			if info.Size != sizes[i] {
+				return fs.ErrNotExist // as good as gone
+			}
+			return nil
+		})
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, nil
+	case err != nil:
+		return nil, err
 	}
 	return r, nil
 }

@@ -438,6 +438,13 @@ func TestFinishedItemsAreFoundAgain(t *testing.T) {
 	if written(other) != before {
 		t.Error("the chunk that was whole was written again")
 	}
+	if err := os.Truncate(segment, 100); err != nil {
+		t.Fatal(err)
+	}
+	b.mustRun(spec)
+	if diff := cmp.Diff(files, tree(t, b.dir)); diff != "" {
+		t.Errorf("after a segment was cut off and made again:\n%s", diff)
+	}
 	spec.Force = true
 	b.mustRun(spec)
 	if written(other) == before {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"myrmidon/internal/ffmpeg"
 )
 
 // seamSources are files whose keyframes lie in all the ways that make seeking hard.
@@ -82,7 +84,7 @@ func frameSums(t *testing.T, p *Plan, file string, c Chunk) []string {
 	}
 	// A chunk's own frame numbers begin at 0; for comparison they are the file's again.
 	graph += fmt.Sprintf(",setpts=PTS+%d[v]", c.First)
-	args := p.reader(file, c.Seek)
+	args := p.reader(ffmpeg.Local(file), c.Seek)
 	args = append(args, "-filter_complex", graph, "-map", "[v]", "-fps_mode", "passthrough",
 		"-enc_time_base", fmt.Sprintf("%d:%d", p.Rate.Den, p.Rate.Num), "-f", "framemd5", "-")
 	var sums []string

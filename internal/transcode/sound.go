@@ -29,29 +29,28 @@ func (w *worker) sound(ctx context.Context, job myrmidon.Job) (myrmidon.Result, 
 func (j *jobContext) encodeSound(ctx context.Context) (*renditionResult, error) {
 	p := j.plan
 	out, err := j.w.cfg.Tools.Run(ctx, ffmpeg.Command{
-		Args:   append([]string{"-y"}, p.audioArgs(j.task.Source)...),
+		Args:   append([]string{"-y"}, p.audioArgs(j.media)...),
+		Media:  j.media,
 		Dir:    j.dir,
 		Limits: p.limits(p.Duration()+3600, p.Audio.Bitrate),
 	})
 	j.meter.add(out)
-	if err != nil && (out.Damaged == 0 || ctx.Err() != nil || myrmidon.IsPermanent(err)) {
+	if err != nil && (out.Damaged == 0 || ctx.Err() != nil || j.media.Err() != nil || myrmidon.IsPermanent(err)) {
 		return nil, err
 	}
 	if out.Damaged > 0 { // also where ffmpeg gave up because nearly all of it is
 		return nil, myrmidon.Permanent(myrmidon.WithHint(
 			fmt.Errorf("it is damaged: %s (%s)", out.Damage[0], count(int64(out.Damaged), "complaint")), hintDamaged))
 	}
-	cut := &soundCutter{j: j, out: &renditionResult{Name: audioFolder}}
-	err = eachFragment(filepath.Join(j.dir, outputFile(audioFolder)), func(init []byte, f *ffmpeg.Fragment) error {
-		return cut.take(ctx, init, f)
-	})
-	if err != nil {
+	cut := &soundCutter{j: j, out: &renditionResult{Name: audioFolder}, segments: j.segmentWriter(ctx, audioFolder)}
+	err = eachFragment(filepath.Join(j.dir, outputFile(audioFolder)), cut.take)
+	if err == nil && len(cut.samples) > 0 {
+		err = cut.flush(len(cut.samples))
+	}
+	if err := cut.segments.wait(err); err != nil {
 		return nil, err
 	}
-	if len(cut.samples) > 0 {
-		err = cut.flush(ctx, len(cut.samples))
-	}
-	return cut.out, err
+	return cut.out, nil
 }
 
 // soundCutter cuts a stream of packets where the pictures' segments end, each time at
@@ -59,17 +58,18 @@ func (j *jobContext) encodeSound(ctx context.Context) (*renditionResult, error) 
 // beginning, so that no error adds up. No packet is lost or comes twice. Sound that
 // goes on after the last picture is kept, in further segments of the same length.
 type soundCutter struct {
-	j       *jobContext
-	out     *renditionResult
-	init    ffmpeg.Init
-	samples []ffmpeg.Sample // not yet in a segment
-	data    []byte          // theirs
-	start   uint64          // decode time of the first of them, ticks
-	packet  uint64          // ticks a packet
+	j        *jobContext
+	out      *renditionResult
+	segments *segmentWriter
+	init     ffmpeg.Init
+	samples  []ffmpeg.Sample // not yet in a segment
+	data     []byte          // theirs
+	start    uint64          // decode time of the first of them, ticks
+	packet   uint64          // ticks a packet
 }
 
 // take adds a fragment, and writes what segments are complete.
-func (c *soundCutter) take(ctx context.Context, raw []byte, f *ffmpeg.Fragment) error {
+func (c *soundCutter) take(raw []byte, f *ffmpeg.Fragment) error {
 	if c.out.Init == nil {
 		var err error
 		if c.init, err = ffmpeg.ParseInit(raw); err != nil {
@@ -90,7 +90,7 @@ func (c *soundCutter) take(ctx context.Context, raw []byte, f *ffmpeg.Fragment) 
 		if len(c.samples) <= n+tail {
 			return nil
 		}
-		if err := c.flush(ctx, n); err != nil {
+		if err := c.flush(n); err != nil {
 			return err
 		}
 	}
@@ -108,7 +108,7 @@ func (c *soundCutter) untilBoundary() int {
 }
 
 // flush writes a segment of the first n packets.
-func (c *soundCutter) flush(ctx context.Context, n int) error {
+func (c *soundCutter) flush(n int) error {
 	size := 0
 	for _, s := range c.samples[:n] {
 		size += int(s.Size)
@@ -118,7 +118,7 @@ func (c *soundCutter) flush(ctx context.Context, n int) error {
 	if err != nil {
 		return fmt.Errorf("segment %d: %w", number, err)
 	}
-	seg, err := putSegment(ctx, c.j.store, c.j.plan, c.j.task.Name, audioFolder, c.init, number, &f)
+	seg, err := c.segments.put(c.init, number, &f)
 	if err != nil {
 		return err
 	}

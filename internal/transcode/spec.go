@@ -5,9 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"path"
-	"path/filepath"
+	"time"
 
 	"myrmidon"
 	"myrmidon/object"
@@ -21,7 +20,7 @@ const (
 
 // Spec is a run's order: one file, one product, one place.
 type Spec struct {
-	Source  string  `json:"source"` // absolute path of a local file
+	Source  string  `json:"source"` // absolute path of a local file, or an object's address
 	Dest    string  `json:"dest"`   // store address
 	Name    string  `json:"name"`   // key prefix below Dest; see [SafeName]
 	Product Product `json:"product"`
@@ -34,8 +33,8 @@ type Spec struct {
 func (s Spec) Validate() error {
 	var err error
 	switch {
-	case !filepath.IsAbs(s.Source):
-		err = fmt.Errorf("source: %q is not the absolute path of a local file", s.Source)
+	case checkAddress(s.Source) != nil:
+		err = fmt.Errorf("source: %w", checkAddress(s.Source))
 	case s.Dest == "":
 		err = errors.New("dest: missing")
 	case s.Verify != "" && s.Verify != VerifyQuick && s.Verify != VerifyDecode:
@@ -71,7 +70,8 @@ type origin struct {
 	Chunks   int    `json:"chunks"`
 	Frames   int64  `json:"frames"`
 	Size     int64  `json:"size"`
-	Modified int64  `json:"modified"` // nanoseconds since 1970
+	Modified int64  `json:"modified,omitempty"` // nanoseconds since 1970; 0 if ETag is known
+	ETag     string `json:"etag,omitempty"`
 }
 
 // task is the spec of every job.
@@ -89,26 +89,16 @@ type task struct {
 // audioItem stands for the sound where a chunk's number is expected.
 const audioItem = -1
 
-// checkSourceUnchanged refuses a source that is not the one that was planned.
-func (t task) checkSourceUnchanged() error {
-	info, err := os.Stat(t.Source)
-	if err != nil {
-		return myrmidon.Permanent(myrmidon.WithHint(fmt.Errorf("transcode: source: %w", err),
-			"the file must stay where it is until the run has ended"))
-	}
-	if info.Size() != t.Origin.Size || info.ModTime().UnixNano() != t.Origin.Modified {
-		return myrmidon.Permanent(myrmidon.WithHint(
-			fmt.Errorf("%s has changed since it was planned", filepath.Base(t.Source)),
-			"start a new run when the file is complete"))
-	}
-	return nil
-}
+// originLife is how long the origin of a run that failed or was cancelled is kept at
+// least, so that the run can be taken up again. It goes when another run publishes the
+// stream after that.
+const originLife = 30 * 24 * time.Hour
 
 // originKey is where a run's origin is kept until it has published: a name that
 // later phases can derive from the run alone.
-func originKey(name, run string) string {
-	return path.Join(streamFolder(name), "run-"+run+".json")
-}
+func originKey(name, run string) string { return originPrefix(name) + run + ".json" }
+
+func originPrefix(name string) string { return path.Join(streamFolder(name), "run-") }
 
 func (p *Plan) planKey(name string) string {
 	return path.Join(p.versionFolder(name), workFolder, "plan.json")

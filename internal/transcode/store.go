@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"sync/atomic"
 	"time"
 
 	"myrmidon"
@@ -24,26 +25,37 @@ const (
 // and its buffer), or a plan.
 const maxObject = 1 << 30
 
-// meteredStore counts what a job reads and writes. It belongs to one job.
+// meteredStore counts what a job reads and writes, and tries again what fails for a
+// moment. It belongs to one job; its methods may be called side by side.
 type meteredStore struct {
 	object.Store
-	read, written int64 // bytes
+	read, written atomic.Int64 // bytes
 }
 
 // put stores b.
 func (s *meteredStore) put(ctx context.Context, key string, b []byte, cache string) error {
-	err := s.Put(ctx, key, bytes.NewReader(b), int64(len(b)), object.Attrs{
-		ContentType: object.TypeOf(key), CacheControl: cache,
+	err := again(ctx, func() error {
+		return s.Put(ctx, key, bytes.NewReader(b), int64(len(b)), object.Attrs{
+			ContentType: object.TypeOf(key), CacheControl: cache,
+		})
 	})
 	if err != nil {
 		return err
 	}
-	s.written += int64(len(b))
+	s.written.Add(int64(len(b)))
 	return nil
 }
 
 // get reads an object whole.
-func (s *meteredStore) get(ctx context.Context, key string) (_ []byte, err error) {
+func (s *meteredStore) get(ctx context.Context, key string) (b []byte, err error) {
+	err = again(ctx, func() error {
+		b, err = s.getOnce(ctx, key)
+		return err
+	})
+	return b, err
+}
+
+func (s *meteredStore) getOnce(ctx context.Context, key string) (_ []byte, err error) {
 	r, info, err := s.Get(ctx, key, 0, -1)
 	if err != nil {
 		return nil, err
@@ -54,14 +66,28 @@ func (s *meteredStore) get(ctx context.Context, key string) (_ []byte, err error
 		}
 	}()
 	if info.Size > maxObject {
-		return nil, fmt.Errorf("read %s: %d bytes are more than expected", key, info.Size)
+		return nil, myrmidon.Permanent(fmt.Errorf("read %s: %d bytes are more than expected", key, info.Size))
 	}
 	b := make([]byte, info.Size)
 	if _, err := io.ReadFull(r, b); err != nil {
 		return nil, fmt.Errorf("read %s: %w", key, err)
 	}
-	s.read += info.Size
+	s.read.Add(info.Size)
 	return b, nil
+}
+
+// Head and Delete are the store's, tried again.
+func (s *meteredStore) Head(ctx context.Context, key string) (info object.Info, err error) {
+	err = again(ctx, func() error {
+		info, err = s.Store.Head(ctx, key)
+		return err
+	})
+	return info, err
+}
+
+// Delete is the store's: see Head.
+func (s *meteredStore) Delete(ctx context.Context, key string) error {
+	return again(ctx, func() error { return s.Store.Delete(ctx, key) })
 }
 
 func (s *meteredStore) putJSON(ctx context.Context, key string, v any) error {
@@ -99,9 +125,8 @@ func (m *meter) add(out ffmpeg.Outcome) {
 func (m *meter) usage(s *meteredStore) myrmidon.Usage {
 	m.End = time.Now().UTC()
 	if s != nil {
-		m.Read += s.read
-		m.Written += s.written
-		s.read, s.written = 0, 0
+		m.Read += s.read.Swap(0)
+		m.Written += s.written.Swap(0)
 	}
 	return m.Usage
 }

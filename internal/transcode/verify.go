@@ -105,16 +105,17 @@ func (j *jobContext) verifyRendition(ctx context.Context, r *renditionResult) (e
 		c := p.Chunks[j.task.Chunk]
 		number, at = c.FirstSegment, uint64(c.First*p.FrameTicks)
 	}
-	for _, seg := range r.Segments {
+	read := func(ctx context.Context, i int) ([]byte, error) {
+		b, err := j.store.get(ctx, p.mediaKey(j.task.Name, r.Name, r.Segments[i].file()))
+		if errors.Is(err, fs.ErrNotExist) {
+			err = &badOutput{err}
+		}
+		return b, err
+	}
+	err = inOrder(ctx, len(r.Segments), read, func(i int, b []byte) error {
+		seg := r.Segments[i]
 		if seg.Number != number {
 			return &badOutput{fmt.Errorf("segment %d where %d is due", seg.Number, number)}
-		}
-		b, err := j.store.get(ctx, p.mediaKey(j.task.Name, r.Name, seg.file()))
-		if errors.Is(err, fs.ErrNotExist) {
-			return &badOutput{err}
-		}
-		if err != nil {
-			return err
 		}
 		if err := checkSegment(init, seg, b, at); err != nil {
 			return &badOutput{fmt.Errorf("%s: %w", seg.file(), err)}
@@ -124,9 +125,10 @@ func (j *jobContext) verifyRendition(ctx context.Context, r *renditionResult) (e
 		}
 		number++
 		at += seg.Duration
-	}
-	if j.task.Chunk == audioItem {
 		return nil
+	})
+	if err != nil || j.task.Chunk == audioItem {
+		return err
 	}
 	c := p.Chunks[j.task.Chunk]
 	if got := r.samples(); got != c.Frames {

@@ -2,15 +2,12 @@ package transcode
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
+	"io/fs"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"myrmidon"
@@ -48,6 +45,9 @@ type Config struct {
 	Tools *ffmpeg.Tools
 	// Open returns the store at an address.
 	Open func(addr string) (object.Store, error)
+	// OpenObject returns the store of the one object at an address, and its key. Without
+	// it sources are files of this machine.
+	OpenObject func(address string) (store object.Store, key string, err error)
 	// TempDir is where jobs make folders of their own, named myrmidon-RUN-*, which they
 	// remove. A killed process leaves them: whoever owns TempDir sweeps it.
 	// "" means the system's.
@@ -61,7 +61,10 @@ type Config struct {
 func Workload(cfg Config) myrmidon.Workload {
 	w := newWorker(cfg)
 	return myrmidon.Workload{
-		Name:    "transcode",
+		Name: "transcode",
+		// Raised when Spec or task changes its shape, so that what an older version
+		// stored would be read wrongly, or a newer one's by an older worker.
+		Version: 1,
 		Phases:  []myrmidon.Phase{{Name: "encode"}, {Name: "verify"}, {Name: "publish"}},
 		Planner: myrmidon.PlannerFunc(w.planStep),
 		Kinds: []myrmidon.Kind{
@@ -86,24 +89,44 @@ func newWorker(cfg Config) *worker {
 	return &worker{cfg: cfg, log: log}
 }
 
-// Inspect plans spec without writing anything: it looks at the source's first bytes,
-// hashes it, probes it and makes the plan. A file that seems damaged is decoded, too.
+// Inspect is [Config.Inspect] for files of this machine.
 func Inspect(ctx context.Context, tools *ffmpeg.Tools, spec Spec) (*Plan, myrmidon.Usage, error) {
+	return Config{Tools: tools}.Inspect(ctx, spec)
+}
+
+// Inspect plans spec without writing anything: it looks at the source's first bytes,
+// hashes it if it is a file of this machine, probes it and makes the plan. A file that
+// seems damaged is decoded, too. It needs neither Open nor the destination.
+func (c Config) Inspect(ctx context.Context, spec Spec) (*Plan, myrmidon.Usage, error) {
 	m := newMeter()
-	p, err := inspect(ctx, tools, spec, tempDir{run: "plan"}, m)
+	if err := spec.Validate(); err != nil {
+		return nil, m.usage(nil), err
+	}
+	src, err := c.find(ctx, spec.Source)
+	if err != nil {
+		return nil, m.usage(nil), err
+	}
+	p, err := inspect(ctx, c.Tools, src, spec.Product, tempDir{c.TempDir, "plan"}, m)
 	return p, m.usage(nil), err
 }
 
-func inspect(ctx context.Context, tools *ffmpeg.Tools, spec Spec, temp tempDir, m *meter) (_ *Plan, err error) {
-	if err := spec.Validate(); err != nil {
-		return nil, err
-	}
-	container, err := ffmpeg.SniffFile(spec.Source)
+func inspect(ctx context.Context, tools *ffmpeg.Tools, src *source, product Product, temp tempDir, m *meter) (_ *Plan, err error) {
+	media, err := src.open(ctx)
 	if err != nil {
 		return nil, err
 	}
-	src, err := identify(ctx, spec.Source)
-	m.Read += src.Size
+	defer func() {
+		err = errors.Join(err, media.Close())
+		m.Read += src.taken.Load()
+	}()
+	container, err := media.Sniff(ctx)
+	if err != nil {
+		return nil, err
+	}
+	id, err := src.identify(ctx)
+	if src.path != "" {
+		m.Read += id.Size
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -112,7 +135,7 @@ func inspect(ctx context.Context, tools *ffmpeg.Tools, spec Spec, temp tempDir, 
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	probe, out, err := tools.Probe(ctx, spec.Source, dir)
+	probe, out, err := tools.ProbeMedia(ctx, media, dir)
 	m.add(out)
 	if err != nil {
 		return nil, err
@@ -121,39 +144,11 @@ func inspect(ctx context.Context, tools *ffmpeg.Tools, spec Spec, temp tempDir, 
 	if damaged {
 		probe.Damage = ""
 	}
-	p, err := MakePlan(src, container, probe, spec.Product, tools.Build)
+	p, err := MakePlan(id, container, probe, product, tools.Build)
 	if err == nil && damaged {
-		err = settle(ctx, tools, p, spec.Source, dir, complaint, m)
+		err = settle(ctx, tools, p, media, dir, complaint, m)
 	}
 	return p, err
-}
-
-// identify hashes the file at path.
-func identify(ctx context.Context, path string) (_ Source, err error) {
-	src := Source{Name: filepath.Base(path)}
-	f, err := os.Open(path)
-	if err != nil {
-		return src, myrmidon.Permanent(myrmidon.WithHint(fmt.Errorf("transcode: %w", err), "check the path and its permissions"))
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	sum := sha256.New()
-	buf := make([]byte, 1<<20)
-	for {
-		n, readErr := f.Read(buf)
-		sum.Write(buf[:n])
-		src.Size += int64(n)
-		if errors.Is(readErr, io.EOF) {
-			break
-		}
-		if readErr != nil {
-			return src, fmt.Errorf("transcode: hash %s: %w", src.Name, readErr)
-		}
-		if err := ctx.Err(); err != nil {
-			return src, err
-		}
-	}
-	src.SHA256 = hex.EncodeToString(sum.Sum(nil))
-	return src, nil
 }
 
 // cursor is where the planning of a shard stands.
@@ -190,6 +185,9 @@ func (w *worker) planStep(ctx context.Context, step myrmidon.Step) (myrmidon.Sli
 			return myrmidon.Slice{}, err
 		}
 		if err := store.getJSON(ctx, originKey(spec.Name, step.Run), &at.Origin); err != nil {
+			if errors.Is(err, fs.ErrNotExist) {
+				err = myrmidon.Permanent(myrmidon.WithHint(err, "start a new run: it finds what this one has finished"))
+			}
 			return myrmidon.Slice{}, fmt.Errorf("transcode: read what was planned: %w", err)
 		}
 	}
@@ -213,18 +211,18 @@ func (w *worker) start(ctx context.Context, run string, spec Spec, m *meter) (or
 		}
 	}
 	// Looked at before it is read: what changes while it is read is noticed later.
-	before, err := os.Stat(spec.Source)
+	src, err := w.cfg.find(ctx, spec.Source)
 	if err != nil {
-		return o, nil, myrmidon.Permanent(myrmidon.WithHint(fmt.Errorf("transcode: %w", err), "check the path"))
+		return o, nil, err
 	}
-	p, err := inspect(ctx, w.cfg.Tools, spec, tempDir{w.cfg.TempDir, run}, m)
+	p, err := inspect(ctx, w.cfg.Tools, src, spec.Product, tempDir{w.cfg.TempDir, run}, m)
 	if err != nil {
 		return o, nil, err
 	}
 	o = origin{
 		Plan: p.planKey(spec.Name), Audio: p.Audio != nil, Chunks: len(p.Chunks), Frames: p.Frames,
-		Size: before.Size(), Modified: before.ModTime().UnixNano(),
 	}
+	src.note(&o)
 	if err := store.putJSON(ctx, o.Plan, p); err != nil {
 		return o, nil, fmt.Errorf("transcode: store the plan: %w", err)
 	}
@@ -293,9 +291,10 @@ func planSlice(spec Spec, step myrmidon.Step, at cursor) (myrmidon.Slice, error)
 
 // Summary is a plan in a few words, for whoever watches the run.
 type Summary struct {
-	Source      string   `json:"source"` // base name
-	SHA256      string   `json:"sha256"`
-	Width       int      `json:"width"` // as it is shown
+	Source      string   `json:"source"`           // base name
+	SHA256      string   `json:"sha256,omitempty"` // of a file of this machine
+	ETag        string   `json:"etag,omitempty"`   // of an object: see [Source]
+	Width       int      `json:"width"`            // as it is shown
 	Height      int      `json:"height"`
 	Rate        string   `json:"fps"`      // of the output: "23.976"
 	Duration    float64  `json:"duration"` // seconds
@@ -313,7 +312,7 @@ type Summary struct {
 // Summary describes p.
 func (p *Plan) Summary() Summary {
 	s := Summary{
-		Source: p.Source.Name, SHA256: p.Source.SHA256,
+		Source: p.Source.Name, SHA256: p.Source.SHA256, ETag: p.Source.ETag,
 		Width: p.Input.Width, Height: p.Input.Height,
 		Rate: rateText(p.Rate.Float()), Duration: p.Duration(),
 		Chunks: len(p.Chunks), AudioItems: p.Items() - len(p.Chunks),
@@ -339,6 +338,7 @@ type jobContext struct {
 	w     *worker
 	task  task
 	plan  *Plan
+	media *ffmpeg.Media // the source, where the job reads it
 	store *meteredStore
 	meter *meter
 	dir   string      // private folder
@@ -351,10 +351,10 @@ func (w *worker) open(ctx context.Context, job myrmidon.Job) (*jobContext, error
 	if err := json.Unmarshal(job.Spec, &j.task); err != nil {
 		return j, myrmidon.Permanent(fmt.Errorf("transcode: read the job's spec: %w", err))
 	}
-	if !filepath.IsAbs(j.task.Source) {
-		return j, myrmidon.Permanent(fmt.Errorf("transcode: the job's source %q is not an absolute path", j.task.Source))
+	err := checkAddress(j.task.Source)
+	if err != nil {
+		return j, myrmidon.Permanent(fmt.Errorf("transcode: the job's source: %w", err))
 	}
-	var err error
 	if j.store, err = w.store(j.task.Dest); err != nil {
 		return j, err
 	}
@@ -369,7 +369,7 @@ func (w *worker) open(ctx context.Context, job myrmidon.Job) (*jobContext, error
 }
 
 // source names the file for people.
-func (j *jobContext) source() string { return filepath.Base(j.task.Source) }
+func (j *jobContext) source() string { return j.plan.Source.Name }
 
 // what names the item for people.
 func (j *jobContext) what() string {
