@@ -302,10 +302,8 @@ func (r *FleetRun) unset(ctx context.Context, prefixes ...string) error {
 		if err != nil {
 			return err
 		}
-		for _, k := range keys {
-			if err := r.fleet.Unset(ctx, k); err != nil {
-				return err
-			}
+		if err := r.fleet.Unset(ctx, keys...); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -310,10 +310,12 @@ func (w *Worker) order(ctx context.Context, run string) (*orderView, error) {
 	}
 	w.mu.Lock()
 	v := w.orders[run]
+	known := v != nil && !v.gone
 	w.mu.Unlock()
-	if v != nil {
+	if known {
 		return v, nil
 	}
+	// It may be new, or taken up again, and the news on its way.
 	e, err := w.fleet.Entry(ctx, orderKey(run))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil

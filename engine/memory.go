@@ -334,10 +334,12 @@ func (m *Memory) Each(ctx context.Context, prefix string, fn func(string, []byte
 }
 
 // Unset implements Blobs.
-func (m *Memory) Unset(_ context.Context, key string) error {
+func (m *Memory) Unset(_ context.Context, keys ...string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	delete(m.blobs, key)
+	for _, k := range keys {
+		delete(m.blobs, k)
+	}
 	return nil
 }
 

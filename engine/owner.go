@@ -127,7 +127,11 @@ func Start(ctx context.Context, home Home, cfg RunConfig) (*Run, error) {
 		r.info.Ended = time.Time{}
 	}
 	var control closer
-	if err = r.recover(ctx); err == nil && cfg.RetryParked {
+	err = r.recover(ctx)
+	if err == nil && r.shared() {
+		err = r.home.save(r.info) // before there are jobs: workers drop those of a run that has ended
+	}
+	if err == nil && cfg.RetryParked {
 		_, err = r.Retry(cfg.RetryIDs...)
 	}
 	// From here on another process may ask for anything: the run is whole.
@@ -243,14 +247,8 @@ func (r *Run) snapshot(ctx context.Context) error {
 	if err := r.backend.Set(ctx, headKey, head); err != nil {
 		return err
 	}
-	for _, k := range old {
-		if !keep[k] && pageBefore(k, seq) {
-			if err := r.backend.Unset(ctx, k); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	old = slices.DeleteFunc(old, func(k string) bool { return keep[k] || !pageBefore(k, seq) })
+	return r.backend.Unset(ctx, old...)
 }
 
 // pageBefore reports whether a key is of a page of an older snapshot: an owner that was

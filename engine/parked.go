@@ -87,7 +87,7 @@ func (r *Run) Retry(ids ...string) (int, error) {
 			if !r.tracker.refail(&j) {
 				continue // its event is on its way, or its items are done: see stillParked
 			}
-			taken = append(taken, p.ID)
+			taken = append(taken, parkedPrefix(r.info.ID)+p.ID)
 			j.Epoch, j.Attempt = epoch, 1
 			jobs = append(jobs, j)
 			j.Spec = nil
@@ -103,10 +103,8 @@ func (r *Run) Retry(ids ...string) (int, error) {
 			return stored, err
 		}
 		stored += len(jobs)
-		for _, id := range taken {
-			if err := r.backend.Unset(ctx, parkedPrefix(r.info.ID)+id); err != nil {
-				return stored, err
-			}
+		if err := r.backend.Unset(ctx, taken...); err != nil {
+			return stored, err
 		}
 	}
 	r.wake()
@@ -144,12 +142,11 @@ func (r *Run) Drop(ids ...string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	keys := make([]string, len(all))
 	for i, p := range all {
-		if err := r.backend.Unset(ctx, parkedPrefix(r.info.ID)+p.ID); err != nil {
-			return i, err
-		}
+		keys[i] = parkedPrefix(r.info.ID) + p.ID
 	}
-	return len(all), nil
+	return len(all), r.backend.Unset(ctx, keys...)
 }
 
 // stillParked lists what is parked and forgets entries whose items are done: those of a
@@ -163,16 +160,15 @@ func (r *Run) stillParked(ctx context.Context) ([]Parked, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var left []Parked
+	var done []string
 	for _, p := range all {
 		if r.tracker.refail(&p.Job) {
 			left = append(left, p)
 			continue
 		}
-		if err := r.backend.Unset(ctx, parkedPrefix(r.info.ID)+p.ID); err != nil {
-			return nil, err
-		}
+		done = append(done, parkedPrefix(r.info.ID)+p.ID)
 	}
-	return left, nil
+	return left, r.backend.Unset(ctx, done...)
 }
 
 // ParkedJobs are the parked jobs of a run that has no owner.

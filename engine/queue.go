@@ -147,8 +147,8 @@ type Blobs interface {
 	Keys(ctx context.Context, prefix string) ([]string, error)
 	// Each calls fn with each key that has a prefix, and its value, in any order.
 	Each(ctx context.Context, prefix string, fn func(key string, value []byte) error) error
-	// Unset forgets the key; one that is not set is no error.
-	Unset(ctx context.Context, key string) error
+	// Unset forgets keys; one that is not set is no error.
+	Unset(ctx context.Context, keys ...string) error
 }
 
 // Cursor is where the plan of one shard stands.

@@ -124,9 +124,12 @@ func (r *Run) writeItems(ctx context.Context) (inline []ItemReport, size int64, 
 	}
 	defer to.abort()
 	out := bufio.NewWriterSize(to, 1<<16)
-	lines := newItemLines(r.tracker.phases)
+	lines := newItemLines(r.tracker)
 	enc := json.NewEncoder(out)
-	err = r.backend.Read(ctx, r.info.ID, r.info.ItemsSeq, false, func(_ uint64, e Event) error {
+	err = r.backend.Read(ctx, r.info.ID, r.info.ItemsSeq, false, func(seq uint64, e Event) error {
+		if seq > r.tracker.seq {
+			return nil // a job that was done twice has come to its second end after the run's
+		}
 		if checkEvent(r.info.ID, len(r.tracker.phases), e) != nil {
 			return nil // it was said when the tracker saw it
 		}
@@ -165,32 +168,46 @@ func firstItems(f io.Reader) (items []ItemReport, err error) {
 	return items, nil
 }
 
-// itemLines turns events into lines, one for each item that was done or parked.
+// itemLines turns events into lines, one for each item that was done or parked: jobs that
+// were handed out twice may tell of an item twice, and may fail once and succeed once.
+// Done wins, as with the tracker, which has seen all events. An item that was parked again
+// after a retry by hand has a line for each time.
 type itemLines struct {
-	phases []myrmidon.Phase
-	seen   map[[2]uint32]*roaring.Bitmap
-	errors map[[3]uint32]*myrmidon.Failure // of items that were tried again
+	tracker *tracker
+	seen    map[[3]uint32]*roaring.Bitmap   // items told of, by phase, shard, and epoch+1 if parked
+	errors  map[[3]uint32]*myrmidon.Failure // of items that were tried again
 }
 
-func newItemLines(phases []myrmidon.Phase) *itemLines {
-	return &itemLines{phases, make(map[[2]uint32]*roaring.Bitmap), make(map[[3]uint32]*myrmidon.Failure)}
+func newItemLines(t *tracker) *itemLines {
+	return &itemLines{t, make(map[[3]uint32]*roaring.Bitmap), make(map[[3]uint32]*myrmidon.Failure)}
+}
+
+// first reports whether an item is told of for the first time.
+func (l *itemLines) first(e Event, parked bool, i uint32) bool {
+	key := [3]uint32{e.Phase, e.Shard}
+	if parked {
+		key[2] = e.Epoch + 1
+		if l.tracker.shard(e.Phase, e.Shard).done.Contains(i) {
+			return false
+		}
+	}
+	seen := l.seen[key]
+	if seen == nil {
+		seen = roaring.New()
+		l.seen[key] = seen
+	}
+	return seen.CheckedAdd(i)
 }
 
 func (l *itemLines) of(e Event, emit func(ItemReport) error) error {
 	if e.Type == EventPlanned && e.Error != nil {
 		return emit(ItemReport{
-			Phase: l.phases[e.Phase].Name, Shard: e.Shard, Name: "plan", State: "parked", Attempts: 1,
+			Phase: l.tracker.phases[e.Phase].Name, Shard: e.Shard, Name: "plan", State: "parked", Attempts: 1,
 			LastError: e.Error.Message, Hint: e.Error.Hint, Worker: e.Worker,
 		})
 	}
 	if e.Type != EventResult {
 		return nil
-	}
-	key := [2]uint32{e.Phase, e.Shard}
-	seen := l.seen[key]
-	if seen == nil {
-		seen = roaring.New()
-		l.seen[key] = seen
 	}
 	evidence := make(map[uint32]myrmidon.ItemResult, len(e.Result.Items))
 	for _, it := range e.Result.Items {
@@ -208,11 +225,11 @@ func (l *itemLines) of(e Event, emit func(ItemReport) error) error {
 			l.errors[at] = why
 			continue
 		}
-		if !failed.Contains(i) && !seen.CheckedAdd(i) {
+		if !l.first(e, parked.Contains(i), i) {
 			continue
 		}
 		row := ItemReport{
-			Phase: l.phases[e.Phase].Name, Shard: e.Shard, Index: i, Name: it.Name, State: "done",
+			Phase: l.tracker.phases[e.Phase].Name, Shard: e.Shard, Index: i, Name: it.Name, State: "done",
 			Attempts: e.Job.Attempt, Bytes: it.Bytes, Note: it.Note, Worker: e.Worker,
 		}
 		if row.Name == "" {

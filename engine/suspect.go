@@ -57,9 +57,6 @@ func (w *worker) suspect(ctx context.Context, d Delivery) (acquit func(), err er
 			fmt.Errorf("%s: %d workers ended while they did this job, the last times with no other job beside it", job.Kind, starts+1),
 			"look into the workers' logs and the kernel's (out of memory?); when the cause is gone, give it another try with myrmidon parked retry"))
 	}
-	if err := w.backend.Set(ctx, key, []byte(strconv.Itoa(starts+1))); err != nil {
-		return nil, err
-	}
 	unlock := w.alone.RUnlock
 	if starts >= suspectStarts {
 		w.log.Warn("a job has ended its worker before, or was with one that did; it runs alone", "job", job.Name, "kind", job.Kind, "run", job.Run, "starts", starts)
@@ -67,6 +64,11 @@ func (w *worker) suspect(ctx context.Context, d Delivery) (acquit func(), err er
 		unlock = w.alone.Unlock
 	} else {
 		w.alone.RLock()
+	}
+	// Counted when it has its place: what only waited for it is not to blame.
+	if err := w.backend.Set(ctx, key, []byte(strconv.Itoa(starts+1))); err != nil {
+		unlock()
+		return nil, err
 	}
 	return func() {
 		unlock()

@@ -58,8 +58,9 @@ type carrier struct {
 	present  presenter
 	config   engine.RunConfig
 
-	shared   bool
-	worker   *engine.Worker // of a fleet, in this process
+	shared bool
+	worker *engine.Worker // of a fleet, in this process
+	clean  func() error   // removes its temporary folder
 
 	mu      sync.Mutex
 	live    []*engine.Run
@@ -76,6 +77,14 @@ type carrier struct {
 func (a *app) carrier(ctx context.Context, workload string, shared bool) (*carrier, error) {
 	c := &carrier{app: a, headed: make(map[string]bool), began: time.Now(), shared: shared}
 	works := !shared || a.slotsGiven
+	temp := ""
+	if shared && works {
+		dir, remove, err := workFolder()
+		if err != nil {
+			return nil, err
+		}
+		temp, c.clean = dir, remove
+	}
 	if works && workloads.NeedsFFmpeg(workload) {
 		var err error
 		if c.tools, err = ffmpeg.Find(ctx); err != nil {
@@ -83,7 +92,7 @@ func (a *app) carrier(ctx context.Context, workload string, shared bool) (*carri
 		}
 	}
 	var err error
-	if c.workload, err = workloads.Named(workload, a.handlers(c.tools)); err != nil {
+	if c.workload, err = workloads.Named(workload, a.handlers(c.tools, temp)); err != nil {
 		return nil, err
 	}
 	c.present = present(workload, c.tools)
@@ -103,8 +112,8 @@ func (a *app) carrier(ctx context.Context, workload string, shared bool) (*carri
 }
 
 // handlers is what this program's workloads are given.
-func (a *app) handlers(tools *ffmpeg.Tools) workloads.Config {
-	return workloads.Config{Tools: tools, Open: wire.Store, OpenObject: wire.Object, Log: a.log}
+func (a *app) handlers(tools *ffmpeg.Tools, temp string) workloads.Config {
+	return workloads.Config{Tools: tools, Open: wire.Store, OpenObject: wire.Object, TempDir: temp, Log: a.log}
 }
 
 // joinFleet starts a worker of the fleet in this process, if it works, or looks whether
@@ -165,7 +174,7 @@ func (c *carrier) carry(ctx context.Context, tasks <-chan task) error {
 	runs.Wait()
 	if c.worker != nil {
 		c.worker.Drain()
-		if err := c.worker.Wait(); err != nil {
+		if err := errors.Join(c.worker.Wait(), c.clean()); err != nil {
 			c.fail(err)
 		}
 	}
@@ -220,6 +229,48 @@ func (c *carrier) one(ctx context.Context, t task) {
 		return
 	}
 	c.report(rep)
+}
+
+// workFolder makes a temporary folder for the jobs of this process, and removes those of
+// processes that are gone: a folder's owner holds a lock on it.
+func workFolder() (dir string, remove func() error, err error) {
+	left, err := filepath.Glob(filepath.Join(os.TempDir(), "myrmidon-worker-*"))
+	if err != nil {
+		return "", nil, err
+	}
+	for _, old := range left {
+		lock, err := lockWorkFolder(old)
+		if err != nil {
+			continue // its owner is at work, or it is not ours
+		}
+		if err := errors.Join(os.RemoveAll(old), lock.Close()); err != nil {
+			return "", nil, fmt.Errorf("remove what a killed worker left: %w", err)
+		}
+	}
+	for try := 0; ; try++ {
+		if dir, err = os.MkdirTemp("", "myrmidon-worker-*"); err != nil {
+			return "", nil, myrmidon.WithHint(fmt.Errorf("make a temporary folder: %w", err), "free space there, or point TMPDIR to another folder")
+		}
+		lock, err := lockWorkFolder(dir)
+		if err == nil {
+			return dir, func() error { return errors.Join(os.RemoveAll(dir), lock.Close()) }, nil
+		}
+		if try == 5 { // else another worker that starts took it for a dead one's
+			return "", nil, fmt.Errorf("lock %s: %w", dir, err)
+		}
+	}
+}
+
+// lockWorkFolder takes the lock of a folder; it ends with its process.
+func lockWorkFolder(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
 
 // sweepTemp removes the folders that handlers of a killed owner left. This process owns

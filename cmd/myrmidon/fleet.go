@@ -148,7 +148,16 @@ func (a *app) work(ctx context.Context, priority int, only []string, adopt bool)
 			return usage(myrmidon.WithHint(fmt.Errorf("--workloads %s: there is no such workload", name), "there are "+strings.Join(workloads.Names(), ", ")))
 		}
 	}
-	can, err := a.canDo(ctx, only)
+	temp, clean, err := workFolder()
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if cerr := clean(); cerr != nil {
+			a.log.Warn("could not remove the worker's temporary folder", "err", cerr)
+		}
+	}()
+	can, err := a.canDo(ctx, only, temp)
 	if err != nil {
 		return err
 	}
@@ -194,8 +203,8 @@ func (a *app) work(ctx context.Context, priority int, only []string, adopt bool)
 }
 
 // canDo returns the workloads that this machine can do, and says what it lacks.
-func (a *app) canDo(ctx context.Context, only []string) ([]myrmidon.Workload, error) {
-	can, missing, err := workloads.All(ctx, a.handlers(nil))
+func (a *app) canDo(ctx context.Context, only []string, temp string) ([]myrmidon.Workload, error) {
+	can, missing, err := workloads.All(ctx, a.handlers(nil, temp))
 	if err != nil {
 		return nil, err
 	}

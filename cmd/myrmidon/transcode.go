@@ -322,7 +322,7 @@ func writable(ctx context.Context, dest string) error {
 // dryRun prints what each run would do.
 func (c *carrier) dryRun(ctx context.Context, specs []transcode.Spec) error {
 	for _, s := range specs {
-		p, _, err := transcode.Inspect(ctx, c.tools, s)
+		p, _, err := transcode.Config{Tools: c.tools, OpenObject: wire.Object}.Inspect(ctx, s)
 		if err != nil {
 			c.fail(err)
 			if c.json {

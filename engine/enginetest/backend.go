@@ -28,6 +28,9 @@ type Options struct {
 	// Reopen, if not nil, closes a backend as a killed process would and opens it again
 	// on the same state.
 	Reopen func(t *testing.T, b engine.Backend) engine.Backend
+	// KeepsLeases says that jobs which a dead process held come again when their lease
+	// ends: others may be at work on what the backend has handed out.
+	KeepsLeases bool
 }
 
 const (
@@ -64,7 +67,9 @@ func Run(t *testing.T, o Options) {
 		{"a job that comes again says so", comesAgain},
 		{"a purge up to a sequence leaves what came later", purgeThrough},
 		{"a retry waits no longer than it was told to, and is not lost by early pulls", earlyPulls},
-		{"after a kill everything acknowledged is there and unacknowledged jobs come at once", reopen},
+		{"a log that is purged while it is read ends", purgedLog},
+		{"a follower whose context has ended is told of no error", followNothing},
+		{"after a kill everything acknowledged is there and unacknowledged jobs come again", reopen},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.test(t, o) })
 	}
@@ -107,6 +112,15 @@ func must(t *testing.T, err error) {
 }
 
 func open(t *testing.T, o Options) engine.Backend {
+	return o.Open(t, long)
+}
+
+// openToKill returns a backend that is to be reopened: what it holds then comes again
+// within soon.
+func openToKill(t *testing.T, o Options) engine.Backend {
+	if o.KeepsLeases {
+		return o.Open(t, soon/5)
+	}
 	return o.Open(t, long)
 }
 
@@ -417,6 +431,46 @@ func follow(t *testing.T, o Options) {
 	}
 }
 
+// purgedLog is a reader who counts on events that another process forgets meanwhile.
+func purgedLog(t *testing.T, o Options) {
+	b := open(t, o)
+	const n = 5000 // more than a reader fetches at once
+	for i := 0; i < n; i += engine.MaxBatch {
+		var es []engine.Event
+		for j := range engine.MaxBatch {
+			es = append(es, planned(uint32(i+j)))
+		}
+		must(t, b.Commit(t.Context(), engine.Batch{Events: es}))
+	}
+	ended := make(chan error, 1)
+	read := 0
+	go func() {
+		ended <- b.Read(t.Context(), runID, 0, false, func(uint64, engine.Event) error {
+			if read++; read == 1 {
+				return b.Purge(t.Context(), runID, 0)
+			}
+			return nil
+		})
+	}()
+	select {
+	case err := <-ended:
+		must(t, err)
+	case <-time.After(2 * soon):
+		t.Fatal("the reader waits for events that are gone")
+	}
+	if read < 1 || read > n {
+		t.Errorf("read %d events of %d", read, n)
+	}
+}
+
+func followNothing(t *testing.T, o Options) {
+	b := open(t, o)
+	must(t, store(t, b, nil, planned(1), engine.Cursor{}))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	must(t, b.Read(ctx, runID, 0, true, func(uint64, engine.Event) error { return nil }))
+}
+
 func purge(t *testing.T, o Options) {
 	b := open(t, o)
 	other := job(1)
@@ -514,7 +568,7 @@ func reopen(t *testing.T, o Options) {
 	if o.Reopen == nil {
 		t.Skip("this backend ends with its process")
 	}
-	b := open(t, o)
+	b := openToKill(t, o)
 	ctx := t.Context()
 	must(t, store(t, b, jobs(0, 4), planned(1), engine.Cursor{Run: runID, Steps: 1}))
 	must(t, again(t, b, job(9), 0))
@@ -526,11 +580,7 @@ func reopen(t *testing.T, o Options) {
 	pull(t, b, 1, true)
 
 	b = o.Reopen(t, b)
-	start := time.Now()
-	got := firsts(pull(t, b, 2, false))
-	if took := time.Since(start); took > soon {
-		t.Errorf("the jobs of the dead process came after %v", took)
-	}
+	got := firsts(pull(t, b, 2, false)) // fails if they are not there soon
 	// Acknowledgements are hints: jobs 0 and 1 may come as well, 2 and 3 must.
 	for len(got) < 4 && !slices.Contains(got, 3) {
 		got = append(got, firsts(pull(t, b, 1, false))...)
@@ -639,7 +689,7 @@ func manyCommits(t *testing.T, o Options) {
 }
 
 func comesAgain(t *testing.T, o Options) {
-	b := open(t, o)
+	b := openToKill(t, o)
 	must(t, enqueue(t, b, jobs(0, 1)))
 	d := pull(t, b, 1, false)[0]
 	same(t, "the first time", d.Again(), false)
@@ -650,8 +700,13 @@ func comesAgain(t *testing.T, o Options) {
 		return
 	}
 	b = o.Reopen(t, b)
-	must(t, enqueue(t, b, jobs(1, 1)))
+	if !o.KeepsLeases { // else it would overtake the job whose lease has not ended
+		must(t, enqueue(t, b, jobs(1, 1)))
+	}
 	same(t, "after a kill", pull(t, b, 1, false)[0].Again(), true)
+	if o.KeepsLeases {
+		must(t, enqueue(t, b, jobs(1, 1)))
+	}
 	same(t, "a new job after a kill", pull(t, b, 1, false)[0].Again(), false)
 }
 

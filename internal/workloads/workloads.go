@@ -21,6 +21,7 @@ type Config struct {
 	// key. Both are called by many goroutines.
 	Open       func(address string) (object.Store, error)
 	OpenObject func(address string) (store object.Store, key string, err error)
+	TempDir    string // where jobs make private folders; "" means the system's
 	Log        *slog.Logger
 }
 
@@ -38,7 +39,7 @@ func Named(name string, cfg Config) (myrmidon.Workload, error) {
 	switch name {
 	case "transcode":
 		return transcode.Workload(transcode.Config{
-			Tools: cfg.Tools, Open: cfg.Open, OpenObject: cfg.OpenObject, Log: cfg.Log,
+			Tools: cfg.Tools, Open: cfg.Open, OpenObject: cfg.OpenObject, TempDir: cfg.TempDir, Log: cfg.Log,
 		}), nil
 	}
 	return myrmidon.Workload{}, myrmidon.WithHint(fmt.Errorf("this version knows no workload %q", name), "the run was made by a newer myrmidon; use that one")
