@@ -1,6 +1,20 @@
 // Package wire turns addresses into adapters, so that workloads see interfaces only:
 //
 //	./out, /srv/media, file:///srv/media    a folder (object.Dir)
+//	s3://bucket, s3://bucket/folder         a bucket, or a folder in it (object/s3)
+//
+// # Addresses of S3
+//
+// Keys are written as they are: "%41" is three characters. A query may follow, with
+// profile=NAME, endpoint=URL and region=NAME, whose values are percent-decoded:
+//
+//	s3://masters/2026/talk.mp4?profile=media&endpoint=http://127.0.0.1:9000
+//
+// A "?" begins a query only if it is the last one and nothing but these names, or
+// nothing at all, follows: s3://bucket/talk?v=2 is an object named "talk?v=2", and an
+// object named "talk?region=x" is s3://bucket/talk?region=x?. Secrets have no place in
+// an address, which is shown, logged and kept: they come from the environment, from
+// profiles and roles, on each machine that opens it.
 //
 // It knows no queue: the Lambda side uses it too.
 package wire
@@ -15,17 +29,73 @@ import (
 	"myrmidon/object"
 )
 
-// Store opens the store at an address. Errors are permanent and say which addresses are
-// known.
+// Store opens the store at an address. Stores of one bucket share connections,
+// credentials and memory for as long as the process lives, so it may be called for each
+// job, from many goroutines. Errors are permanent and say which addresses are known.
 func Store(address string) (object.Store, error) {
-	dir, err := Folder(address)
+	if !isS3(address) {
+		dir, err := Folder(address)
+		if err != nil {
+			return nil, err
+		}
+		return object.NewDir(dir)
+	}
+	a, err := parse(address)
 	if err != nil {
 		return nil, err
 	}
-	return object.NewDir(dir)
+	return a.store(a.key)
 }
 
-// Folder returns the absolute path of an address that is a folder.
+// Object opens the store that holds the one object at an address, and returns its key
+// there. For a file that is the folder that it is in, for S3 the bucket. Whether the
+// object exists is not looked at.
+func Object(address string) (store object.Store, key string, err error) {
+	if !isS3(address) {
+		file, err := Folder(address)
+		if err != nil {
+			return nil, "", err
+		}
+		if key = filepath.Base(file); key == string(filepath.Separator) {
+			return nil, "", known(fmt.Sprintf("%s is not a file", address))
+		}
+		store, err = object.NewDir(filepath.Dir(file))
+		return store, key, err
+	}
+	a, err := parse(address)
+	if err != nil {
+		return nil, "", err
+	}
+	if a.key == "" || strings.HasSuffix(a.key, "/") {
+		return nil, "", known(fmt.Sprintf("%s names no object but a folder", address))
+	}
+	if err := object.CheckKey(a.key); err != nil {
+		return nil, "", err
+	}
+	store, err = a.store("")
+	return store, a.key, err
+}
+
+// Canonical returns the address by which any process of this machine finds the same: a
+// folder's or file's absolute path; an address of S3 as it is, if it is correct.
+func Canonical(address string) (string, error) {
+	if !isS3(address) {
+		return Folder(address)
+	}
+	if _, err := parse(address); err != nil {
+		return "", err
+	}
+	return address, nil
+}
+
+// IsLocal reports whether an address is a path of this machine, or would be if it were
+// correct.
+func IsLocal(address string) bool {
+	scheme, _, ok := strings.Cut(address, "://")
+	return !ok || scheme == "file"
+}
+
+// Folder returns the absolute path of an address that is a folder, or a file.
 func Folder(address string) (string, error) {
 	path := address
 	scheme, _, ok := strings.Cut(address, "://")
@@ -33,8 +103,11 @@ func Folder(address string) (string, error) {
 	case address == "":
 		return "", known("the address is empty")
 	case !ok: // a path
+	case scheme == "s3":
+		err := fmt.Errorf("%s is not on this machine", redact(address))
+		return "", myrmidon.Permanent(myrmidon.WithHint(err, "give a folder: ./out, /srv/media or file:///srv/media"))
 	case scheme != "file":
-		return "", known(fmt.Sprintf("%s: stores of kind %s:// are not known to this version", address, scheme))
+		return "", known(fmt.Sprintf("%s: stores of kind %s:// are not known to this version", redact(address), scheme))
 	default:
 		u, err := url.Parse(address)
 		if err != nil {
@@ -53,5 +126,15 @@ func Folder(address string) (string, error) {
 }
 
 func known(what string) error {
-	return myrmidon.Permanent(myrmidon.WithHint(fmt.Errorf("%s", what), "give a folder: ./out, /srv/media or file:///srv/media"))
+	return myrmidon.Permanent(myrmidon.WithHint(fmt.Errorf("%s", what),
+		"give a folder: ./out, /srv/media or file:///srv/media; or a bucket: s3://bucket/folder"))
+}
+
+// redact leaves out what may be a user's name and password.
+func redact(address string) string {
+	scheme, rest, _ := strings.Cut(address, "://")
+	if i := strings.LastIndex(rest, "@"); i >= 0 {
+		rest = "…" + rest[i:]
+	}
+	return scheme + "://" + rest
 }

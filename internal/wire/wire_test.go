@@ -24,6 +24,7 @@ func TestFolder(t *testing.T) {
 		{"a file URL of another machine is refused", "file://nas/srv", "", "names the machine nas"},
 		{"an empty address is refused", "", "", "empty"},
 		{"a scheme that is not known is named", "gopher://x/y", "", "gopher://"},
+		{"a bucket is no folder", "s3://bucket/a", "", "not on this machine"},
 	} {
 		got, err := Folder(c.address)
 		if got != c.want || (err == nil) != (c.problem == "") {
