@@ -42,6 +42,11 @@ check: ## what CI runs before the tests: format, vet, lint, tidy, cross-builds, 
 	$(GO) mod tidy -diff
 	$(GO) -C tools mod tidy -diff
 	$(GO) -C testdata/outside mod tidy -diff
+	$(GO) -C tools/natsserver mod tidy -diff
+	$(GO) -C tools/versitygw mod tidy -diff
+	$(GO) -C bench/engine/rabbit mod tidy -diff
+	$(GO) -C bench/engine/rabbit vet .
+	$(GO) -C bench/engine/rabbit test $(TESTFLAGS) .
 	GOOS=darwin GOARCH=arm64 $(BUILD) ./...
 	GOOS=linux GOARCH=arm64 $(BUILD) ./...
 	@$(MAKE) --no-print-directory race
@@ -68,6 +73,7 @@ lint: ## gofumpt, go vet and staticcheck
 	fi
 	$(GO) vet ./...
 	$(TOOL) staticcheck ./...
+	cd bench/engine/rabbit && $$($(GO) -C ../../.. tool -modfile=tools/go.mod -n staticcheck) .
 
 .PHONY: format
 format: ## format all Go files with gofumpt
@@ -78,6 +84,19 @@ bench-transcode: ## measure transcode against plain ffmpeg, interleaved, in one 
 	@scripts/setup.sh bench
 	@$(MAKE) --no-print-directory build
 	$(GO) run ./bench/transcode
+
+.PHONY: bench-engine
+bench-engine: ## measure the queue against RabbitMQ's quorum queues, in one run
+	@scripts/setup.sh bench-engine
+	$(GO) run ./bench/engine
+
+# What make torture is given: a run takes about 20 s.
+TORTURE ?= -runs 100
+
+.PHONY: torture
+torture: ## kill, stop and cut off workers, owners and brokers, and look for what is lost; TORTURE='-runs 3 -seed 7'
+	@scripts/setup.sh torture
+	$(GO) run ./bench/torture $(TORTURE)
 
 .PHONY: bench
 bench: ## run the Go benchmarks

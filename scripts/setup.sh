@@ -2,8 +2,11 @@
 # Installs what Myrmidon needs and is not there yet, and says so.
 #
 #   scripts/setup.sh runtime   ffmpeg 5.1 or later
-#   scripts/setup.sh test      + Chromium, Node.js, npm, internal/playback's packages
+#   scripts/setup.sh test      + Chromium, Node.js, npm, internal/playback's packages, and
+#                              the servers that tests run against (built from source)
 #   scripts/setup.sh bench     what the benchmarks need: ffmpeg
+#   scripts/setup.sh bench-engine   RabbitMQ, as programs only: no service is started
+#   scripts/setup.sh torture   what make torture needs: ip of iproute2, a NATS server
 #   scripts/setup.sh check     + a C compiler, for Go's race detector
 #
 # On Debian and Ubuntu it calls apt-get, as root or through sudo; elsewhere it prints
@@ -107,6 +110,76 @@ check_compiler() {
 	have "${CC:-gcc}" || have cc || have clang || want "gcc libc6-dev" "a C compiler"
 }
 
+# check_ip asks for the program that makes network namespaces: only root can use them.
+check_ip() {
+	[ "$(uname)" != Linux ] || [ "$(id -u)" -ne 0 ] || have ip || want iproute2 "ip of iproute2"
+}
+
+# built reports whether the server $1 lies in .cache as tools/ pins it; if not, the tests
+# build it, or another one's.
+built() {
+	for server in .cache/"$1"*; do
+		[ ! -x "$server" ] || return 0
+	done
+	return 1
+}
+
+# build_server lets the test $3 of the package $2 build the server $1: it knows how.
+build_server() {
+	! built "$1" || return 0
+	say "building $4 for the tests, once (a minute or two)"
+	log=$(mktemp)
+	if ! go test -count=1 -run "$3" "$2" >"$log" 2>&1; then
+		tail -n 15 "$log" >&2
+		rm -f "$log"
+		die "could not build $4: see above; is there a network?"
+	fi
+	rm -f "$log"
+}
+
+build_nats() { build_server nats-server- ./internal/testkit/natsserver '^TestAServerKeeps' "the NATS server"; }
+build_s3() { build_server versitygw/versitygw- ./internal/testkit/s3server '^TestAServerStops' "the S3 server versitygw"; }
+
+# rabbit_here looks where bench/engine looks.
+rabbit_here() {
+	for server in /usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server; do
+		[ ! -x "$server" ] || return 0
+	done
+	have rabbitmq-server
+}
+
+check_rabbit() {
+	rabbit_here && have epmd || want rabbitmq-server RabbitMQ
+}
+
+# Debian asks this program before it starts a service (invoke-rc.d(8)).
+policy=/usr/sbin/policy-rc.d
+held=
+
+# hold_services lets no package start its service, now or at the next boot, until
+# release_services. A policy that the machine has already is left as it is.
+hold_services() {
+	[ ! -e "$policy" ] || return 0
+	held=1
+	trap release_services EXIT
+	trap 'exit 130' INT
+	trap 'exit 143' TERM
+	printf '#!/bin/sh\nexit 101\n' | $sudo tee "$policy" >/dev/null && $sudo chmod 755 "$policy" ||
+		die "could not write $policy, which keeps RabbitMQ's service from being started"
+}
+
+release_services() {
+	[ -z "$held" ] || $sudo rm -f "$policy"
+	held=
+}
+
+# disable_rabbit keeps the service, and Erlang's, which were just installed, from being
+# started at the next boot. Where there is no systemd it has nothing to do but the links.
+disable_rabbit() {
+	$sudo update-rc.d rabbitmq-server disable >/dev/null 2>&1 || say "could not disable the service rabbitmq-server"
+	! have systemctl || $sudo systemctl --quiet disable epmd.service epmd.socket >/dev/null 2>&1 || say "could not disable the service epmd"
+}
+
 # elsewhere says what to install where there is no apt-get.
 elsewhere() {
 	say "missing: $names"
@@ -119,9 +192,11 @@ elsewhere() {
 		case $p in
 		ffmpeg) brew="$brew ffmpeg" dnf="$dnf ffmpeg" apk="$apk ffmpeg" pacman="$pacman ffmpeg" ;;
 		chromium | chromium-browser) cask=chromium dnf="$dnf chromium" apk="$apk chromium" pacman="$pacman chromium" ;;
+		iproute2) dnf="$dnf iproute" apk="$apk iproute2" pacman="$pacman iproute2" ;;
 		nodejs) brew="$brew node" dnf="$dnf nodejs" apk="$apk nodejs" pacman="$pacman nodejs" ;;
 		npm) dnf="$dnf nodejs-npm" apk="$apk npm" pacman="$pacman npm" ;;
 		gcc) dnf="$dnf gcc" apk="$apk gcc" pacman="$pacman gcc" ;;
+		rabbitmq-server) brew="$brew rabbitmq" dnf="$dnf rabbitmq-server" apk="$apk rabbitmq-server" pacman="$pacman rabbitmq" ;;
 		libc6-dev) dnf="$dnf glibc-devel" apk="$apk musl-dev" ;;
 		esac
 	done
@@ -176,14 +251,21 @@ install() {
 	# One broken source among several fails the update, and need not fail the install.
 	apt update || say "apt-get update failed: see above; trying with the lists that are there"
 	say "apt-get install --no-install-recommends $packages (this may take minutes)"
+	case "$packages" in *rabbitmq-server*) hold_services ;; esac
 	# shellcheck disable=SC2086 # one word a package
 	apt install --no-install-recommends $packages ||
 		die "apt-get could not install $packages: see above; is there a network?"
+	case "$packages" in *rabbitmq-server*) disable_rabbit ;; esac
+	release_services
 	say "installed $names"
 	# What has just been installed may be an old release's.
-	packages=
-	check_ffmpeg
-	[ -z "$packages" ] || die "ffmpeg is still missing, though apt-get installed it"
+	case "$packages" in
+	*ffmpeg*)
+		packages=
+		check_ffmpeg
+		[ -z "$packages" ] || die "ffmpeg is still missing, though apt-get installed it"
+		;;
+	esac
 }
 
 # install_playback installs hls.js and playwright-core for the playback tests, as
@@ -209,23 +291,40 @@ runtime | bench)
 	check_ffmpeg
 	install
 	;;
+bench-engine)
+	check_go
+	check_rabbit
+	install
+	;;
+torture)
+	check_go
+	check_ip
+	install
+	build_nats
+	;;
 test)
 	check_go
 	check_ffmpeg
 	check_chromium
 	check_node
+	check_ip
 	install
 	! old_node || die "Node.js $(node --version) is older than 18: install a newer one, first on PATH"
 	install_playback
+	build_nats
+	build_s3
 	;;
 check)
 	check_go
 	check_ffmpeg
 	check_compiler
+	check_ip
 	install
+	build_nats
+	build_s3
 	;;
 *)
-	printf 'usage: scripts/setup.sh runtime|test|bench|check\n' >&2
+	printf 'usage: scripts/setup.sh runtime|test|bench|bench-engine|torture|check\n' >&2
 	exit 2
 	;;
 esac
