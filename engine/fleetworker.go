@@ -289,15 +289,13 @@ func (w *Worker) ordered(run string, value []byte) *orderView {
 		v.within, v.end = context.WithCancel(context.Background())
 		w.orders[run] = v
 	}
-	if !gone && v.gone { // a run that is retried after its end
-		v = new(orderView)
-		v.within, v.end = context.WithCancel(context.Background())
-		w.orders[run] = v
-	}
 	v.Order, v.gone = o, gone || o.Cancelled
 	v.gate.Set(o.Paused)
 	if v.gone {
 		v.end()
+	}
+	if gone {
+		delete(w.orders, run) // one that is asked for is looked up
 	}
 	return v
 }

@@ -41,7 +41,11 @@ func (r *Run) Stats() Stats {
 	if s.UnitsTotal == 0 {
 		s.UnitsDone, s.UnitsTotal = s.Counts.Done+s.Counts.Failed, s.Counts.Planned
 	}
-	for _, f := range r.inflight {
+	for key, f := range r.inflight {
+		if !f.seen.IsZero() && time.Since(f.seen) > quietAfter {
+			delete(r.inflight, key)
+			continue
+		}
 		s.Running = append(s.Running, RunningJob{
 			Phase: r.cfg.Workload.Phases[f.job.Phase].Name, Name: f.job.Name, Attempt: f.job.Attempt,
 			Done: f.amount.Done, Total: f.amount.Total,
@@ -55,6 +59,10 @@ func (r *Run) Stats() Stats {
 	}
 	return s
 }
+
+// quietAfter is when a job on another machine, of which its worker tells each second, is
+// taken for one that is not under way any more.
+const quietAfter = 5 * time.Second
 
 // rateWindow is how far back a rate looks: long enough to be calm, short enough to
 // follow a change.

@@ -419,7 +419,11 @@ func (c *carrier) handleSignals() (stop func()) {
 				c.worker.Kill()
 			}
 			if n == 1 {
-				fmt.Fprintln(c.screen, "myrmidon: finishing the jobs under way, then stopping; once more stops at once (the run can be resumed)")
+				if c.shared && c.worker == nil {
+					fmt.Fprintln(c.screen, "myrmidon: leaving the run; the fleet's workers do what is queued, and nothing is planned any more until it is resumed")
+				} else {
+					fmt.Fprintln(c.screen, "myrmidon: finishing the jobs under way, then stopping; once more stops at once (the run can be resumed)")
+				}
 			}
 			for _, r := range live {
 				if n == 1 {

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"myrmidon/internal/testkit/natsserver"
 )
 
 func TestMain(m *testing.M) {
@@ -48,10 +50,14 @@ audio: {bitrate: 64, channels: 2, sample_rate: 48000}
 func TestScripts(t *testing.T) {
 	media := t.TempDir()
 	film := clip(t, media, "film.mp4", 16)
+	broker := natsserver.Start(t, natsserver.Options{})
+	guarded := natsserver.Start(t, natsserver.Options{User: "ada", Password: "a secret word"})
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("FILM", film)
+			e.Setenv("BROKER", broker.URL())
+			e.Setenv("GUARDED", guarded.URL())
 			e.Setenv("HOME", e.WorkDir)
 			e.Setenv("MYRMIDON_STATE", filepath.Join(e.WorkDir, "state"))
 			if err := os.WriteFile(filepath.Join(e.WorkDir, "small.yaml"), []byte(smallLadder), 0o600); err != nil {

@@ -321,9 +321,33 @@ func (a *app) tellAgain(d engine.Home, info engine.Info) error {
 	return nil
 }
 
+// lock makes this process the owner of a run. A fleet's run may have an owner that died a
+// moment ago: its lease is waited for.
+func (a *app) lock(ctx context.Context, d engine.Home) error {
+	said := false
+	for deadline := time.Now().Add(engine.LeaseTime + 2*time.Second); ; {
+		err := d.Lock()
+		if _, shared := d.(*engine.FleetRun); !shared || !errors.Is(err, engine.ErrOwned) || time.Now().After(deadline) {
+			return err
+		}
+		if _, asked := d.Control().Stats(ctx); !errors.Is(asked, engine.ErrNoOwner) {
+			return err // it lives
+		}
+		if !said {
+			said = true
+			fmt.Fprintf(a.screen, "myrmidon: the owner of run %s does not answer; waiting for its lease to end (%v)\n", d.RunID(), engine.LeaseTime)
+		}
+		select {
+		case <-time.After(500 * time.Millisecond):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
 // takeUp carries a run that has no owner.
 func (a *app) takeUp(ctx context.Context, d engine.Home, info engine.Info, retry bool, ids []string) error {
-	if err := d.Lock(); err != nil {
+	if err := a.lock(ctx, d); err != nil {
 		return err
 	}
 	a.keepDurability(info)
@@ -390,7 +414,7 @@ func (a *app) runsCancel() *cobra.Command {
 			if !errors.Is(err, engine.ErrNoOwner) {
 				return err
 			}
-			if err := d.Lock(); errors.Is(err, engine.ErrOwned) {
+			if err := a.lock(ctx, d); errors.Is(err, engine.ErrOwned) {
 				return myrmidon.WithHint(fmt.Errorf("%w, which has not begun with it", err), "try again when it has: myrmidon runs shows where it stands")
 			} else if err != nil {
 				return err
@@ -530,7 +554,7 @@ func (a *app) parkedOf(ctx context.Context, d engine.Home) ([]engine.Parked, err
 
 // withParked opens the parked jobs of a run that nobody carries.
 func (a *app) withParked(ctx context.Context, d engine.Home, use func(*engine.ParkedJobs) error) error {
-	if err := d.Lock(); err != nil {
+	if err := a.lock(ctx, d); err != nil {
 		return err
 	}
 	if _, shared := d.(*engine.FleetRun); shared {
