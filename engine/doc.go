@@ -26,8 +26,15 @@
 //     goes on from the stored cursor.
 //   - An item is done or failed once: two bitmaps a shard, and done wins.
 //   - An attempt is a failure that a handler reported. Redeliveries do not count.
-//   - One process owns a run: it holds the run's lock file ([RunDir.Lock]) while it
-//     plans, tracks and reports. What it knows is in run.json, replaced each second.
+//   - One process owns a run: it holds the run's lock file ([RunDir.Lock]), or in a fleet
+//     its lease ([FleetRun.Lock]), while it tracks and reports. What it knows is in
+//     run.json, or in the registry, replaced each second.
+//
+// # One machine and fleets
+//
+// [Start] carries a run. Locally the owner also does the jobs, in its Slots, on a backend
+// in the run's folder. In a fleet the backend is shared, and every [Worker] does jobs of all
+// runs: see [Fleet] for what they know of one another.
 //
 // # Retries
 //
@@ -38,4 +45,7 @@
 //
 // Workers alternate pulls: retries at most every second one while fresh work exists,
 // so that a storm of failures cannot starve fresh work, nor the other way round.
+//
+// A job that kills its process is found by its starts, not by its deliveries: see
+// suspect.go. It is parked after five that had no end.
 package engine
