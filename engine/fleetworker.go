@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -9,7 +8,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	mrand "math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -33,37 +31,6 @@ type WorkerConfig struct {
 	// Decorate adds what handlers find in their contexts; nil adds nothing.
 	Decorate func(ctx context.Context, kind string) context.Context
 	Log      *slog.Logger
-}
-
-// WorkerInfo is what a worker says of itself in the registry.
-type WorkerInfo struct {
-	ID        string    `json:"id"`
-	Host      string    `json:"host"`
-	PID       int       `json:"pid"`
-	Version   string    `json:"version"`
-	State     string    `json:"state"` // idle, busy or draining
-	Slots     int       `json:"slots"`
-	Busy      int       `json:"busy"`
-	Priority  int       `json:"priority"`
-	Workloads []string  `json:"workloads"` // "transcode/1": name and version of its specs
-	Owns      []string  `json:"owns,omitempty"`
-	Doing     []string  `json:"doing,omitempty"`
-	Done      int64     `json:"done"` // jobs, since it started
-	Started   time.Time `json:"started"`
-
-	// Seen is how long ago it was heard of; it is found out when it is read.
-	Seen time.Duration `json:"seen_ns,omitempty"`
-}
-
-// lostAfter is when a worker that is not heard of counts as lost.
-const lostAfter = 15 * time.Second
-
-// Standing is the state as people see it.
-func (w WorkerInfo) Standing() string {
-	if w.Seen > lostAfter {
-		return "lost"
-	}
-	return w.State
 }
 
 const (
@@ -214,37 +181,6 @@ func (w *Worker) carry(stopAnswering func()) {
 	if err := w.fleet.Forget(context.Background(), workerKey(w.id)); err != nil && w.err == nil {
 		w.log.Warn("could not sign off; the entry is gone in a minute", "err", err)
 	}
-}
-
-// answer does what somebody asks of this worker.
-func (w *Worker) answer(data []byte) []byte {
-	var in workerRequest
-	var out workerReply
-	if err := json.Unmarshal(data, &in); err != nil {
-		out.Error = myrmidon.AsFailure(fmt.Errorf("worker %s: %w", w.id, err))
-	}
-	if in.Drain {
-		w.log.Info("asked to drain")
-		w.Drain()
-	}
-	if in.Priority != nil && *in.Priority >= 0 && *in.Priority <= 9 {
-		w.priority.Store(int64(*in.Priority))
-		w.changes()
-	}
-	answer, err := json.Marshal(out)
-	if err != nil {
-		w.log.Error("encode an answer", "err", err)
-	}
-	return answer
-}
-
-type workerRequest struct {
-	Drain    bool `json:"drain,omitempty"`
-	Priority *int `json:"priority,omitempty"`
-}
-
-type workerReply struct {
-	Error *myrmidon.Failure `json:"error,omitempty"`
 }
 
 // watchOrders keeps what is known of the runs up to date.
@@ -450,211 +386,4 @@ func (r *Run) heard(now []doing) {
 		}
 		r.inflight[inflightKeyOf(d.Job)] = inflight{job: d.Job, amount: d.Amount, seen: time.Now()}
 	}
-}
-
-// info is what the worker says of itself.
-func (w *Worker) info() WorkerInfo {
-	me := thisProcess()
-	out := WorkerInfo{
-		ID: w.id, Host: me.Host, PID: me.PID, Version: w.cfg.Version, State: "idle", Slots: w.cfg.Slots,
-		Priority: int(w.priority.Load()), Done: w.done.Load(), Started: w.started,
-	}
-	for _, l := range w.cfg.Workloads {
-		out.Workloads = append(out.Workloads, fmt.Sprintf("%s/%d", l.Name, l.Version))
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	out.Busy = len(w.doing)
-	for _, d := range w.doing {
-		if len(out.Doing) < 16 {
-			out.Doing = append(out.Doing, strings.TrimSpace(d.Job.Kind+" "+d.Job.Name))
-		}
-	}
-	slices.Sort(out.Doing)
-	for run := range w.owns {
-		out.Owns = append(out.Owns, run)
-	}
-	slices.Sort(out.Owns)
-	switch {
-	case w.drain.Err() != nil:
-		out.State = "draining"
-	case out.Busy > 0:
-		out.State = "busy"
-	}
-	return out
-}
-
-// hello keeps the worker's entry in the registry.
-func (w *Worker) hello(ctx context.Context) {
-	var rev uint64
-	tick := time.NewTicker(helloEvery)
-	defer tick.Stop()
-	for {
-		data, err := json.Marshal(w.info())
-		if err == nil {
-			rev, err = w.fleet.Put(ctx, workerKey(w.id), data, rev)
-		}
-		if errors.Is(err, ErrConflict) {
-			rev = 0
-			if e, eerr := w.fleet.Entry(ctx, workerKey(w.id)); eerr == nil {
-				rev = e.Revision
-			}
-		} else if err != nil && ctx.Err() == nil {
-			w.log.Warn("could not say that this worker is there", "err", err)
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		case <-w.changed:
-			// At most one change a second is told: jobs may be short.
-			select {
-			case <-ctx.Done():
-				return
-			case <-time.After(time.Second):
-			}
-		}
-	}
-}
-
-func (w *Worker) owned() (out []*Run) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, r := range w.owns {
-		out = append(out, r)
-	}
-	return out
-}
-
-// adopt takes over runs whose owner died. Each worker looks at a few runs at a time, so
-// that many workers and many runs do not ask the broker for everything all the time.
-func (w *Worker) adopt(ctx context.Context) {
-	var runs sync.WaitGroup
-	defer runs.Wait()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(adoptEvery*3/4 + mrand.N(adoptEvery/2)):
-		}
-		for _, run := range w.candidates() {
-			load := slices.IndexFunc(w.cfg.Workloads, func(l myrmidon.Workload) bool { return l.Name == run.Workload && l.Version == run.Version })
-			if load < 0 {
-				continue
-			}
-			home := RunsOf(w.fleet).run(run.Run)
-			info, err := home.Info()
-			if err != nil || info.Live || info.Left || info.State.Ended() || home.Lock() != nil {
-				continue
-			}
-			w.log.Warn("the owner of a run was not heard of; this worker carries it", "run", run.Run, "owner", info.Owner.String())
-			runs.Go(func() { w.own(ctx, home, w.cfg.Workloads[load]) })
-		}
-	}
-}
-
-// candidates are some runs under way that this worker does not own.
-func (w *Worker) candidates() (out []Order) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for run, v := range w.orders { // in random order, as maps are
-		if v.gone || w.owns[run] != nil {
-			continue
-		}
-		if out = append(out, v.Order); len(out) == adoptLook {
-			break
-		}
-	}
-	return out
-}
-
-// own carries a run to its end, or until this worker drains.
-func (w *Worker) own(ctx context.Context, home *FleetRun, load myrmidon.Workload) {
-	cfg := RunConfig{Workload: load, Lease: w.cfg.Lease, Log: w.log}
-	if w.cfg.Prepare != nil {
-		w.cfg.Prepare(&cfg)
-	}
-	r, err := Start(ctx, home, cfg)
-	if err != nil {
-		w.log.Error("could not carry a run", "run", home.ID, "err", errors.Join(err, home.Unlock()))
-		return
-	}
-	w.mu.Lock()
-	w.owns[home.ID] = r
-	w.mu.Unlock()
-	defer func() {
-		w.mu.Lock()
-		delete(w.owns, home.ID)
-		w.mu.Unlock()
-	}()
-	stop := context.AfterFunc(ctx, r.Hand)
-	defer stop()
-	switch rep, err := r.Wait(); {
-	case err == nil:
-		w.log.Info("a run that this worker carried has ended", "run", home.ID, "state", rep.State)
-	case !errors.Is(err, ErrInterrupted):
-		w.log.Error("a run that this worker carried", "run", home.ID, "err", err)
-	}
-}
-
-// Workers lists a fleet's workers, in order of host and process.
-func Workers(ctx context.Context, f Fleet) ([]WorkerInfo, error) {
-	entries, err := f.Entries(ctx, "worker/")
-	if err != nil {
-		return nil, err
-	}
-	var out []WorkerInfo
-	for _, e := range entries {
-		var w WorkerInfo
-		if err := json.Unmarshal(e.Value, &w); err != nil {
-			continue // not ours; it is gone in a minute
-		}
-		w.Seen = e.Age
-		out = append(out, w)
-	}
-	slices.SortFunc(out, func(a, b WorkerInfo) int {
-		return cmp.Or(strings.Compare(a.Host, b.Host), a.PID-b.PID, strings.Compare(a.ID, b.ID))
-	})
-	return out, nil
-}
-
-// AskWorker asks the worker whose ID begins with prefix to drain, or to change its
-// priority, and returns its ID.
-func AskWorker(ctx context.Context, f Fleet, prefix string, drain bool, priority *int) (id string, err error) {
-	all, err := Workers(ctx, f)
-	if err != nil {
-		return "", err
-	}
-	var ids []string
-	for _, w := range all {
-		ids = append(ids, w.ID)
-	}
-	id, found := findID(ids, prefix)
-	switch {
-	case found == 0:
-		return "", myrmidon.WithHint(fmt.Errorf("no worker %s at %s", prefix, f.Where()), "myrmidon workers --nats lists them")
-	case found > 1:
-		return "", myrmidon.WithHint(fmt.Errorf("%d workers begin with %s", found, prefix), "give more of the ID")
-	}
-	data, err := json.Marshal(workerRequest{drain, priority})
-	if err != nil {
-		return "", err
-	}
-	ctx, cancel := context.WithTimeout(ctx, askWait)
-	defer cancel()
-	answer, err := f.Ask(ctx, workerTopic(id), data)
-	if errors.Is(err, ErrNobody) {
-		return "", myrmidon.WithHint(fmt.Errorf("worker %s does not answer", id), "it may have ended: myrmidon workers --nats shows when it was last seen")
-	}
-	if err != nil {
-		return "", err
-	}
-	var out workerReply
-	if err := json.Unmarshal(answer, &out); err != nil {
-		return "", fmt.Errorf("worker %s: %w", id, err)
-	}
-	if out.Error != nil {
-		return "", out.Error
-	}
-	return id, nil
 }

@@ -5,10 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -172,96 +170,6 @@ func (r *Run) closeBackend() error {
 	return r.backend.Close()
 }
 
-func snapshotPrefix(run string) string { return "snapshot/" + run + "/" }
-
-// recover restores the tracker: the last snapshot, then the events since. A snapshot whose
-// pages another owner has replaced meanwhile is left alone: the log holds all.
-func (r *Run) recover(ctx context.Context) error {
-	err := r.restore(ctx)
-	if errors.Is(err, fs.ErrNotExist) {
-		r.tracker = newTracker(r.info.ID, r.cfg.Workload.Phases)
-		err = nil
-	}
-	if err != nil {
-		return err
-	}
-	return r.backend.Read(ctx, r.info.ID, r.tracker.seq, false, r.apply)
-}
-
-// restore reads the last snapshot. The error wraps fs.ErrNotExist if there is none.
-func (r *Run) restore(ctx context.Context) error {
-	head, err := r.backend.Value(ctx, snapshotPrefix(r.info.ID)+"head")
-	if err != nil {
-		return err
-	}
-	var at snapshotHead
-	if err := json.Unmarshal(head, &at); err != nil {
-		return fmt.Errorf("engine: snapshot of run %s: %w", r.info.ID, err)
-	}
-	pages := make([][]byte, at.Pages)
-	for i := range pages {
-		if pages[i], err = r.backend.Value(ctx, pageKey(r.info.ID, at.Seq, i)); err != nil {
-			return err
-		}
-	}
-	return r.tracker.restore(pages, head)
-}
-
-// apply hands an event to the tracker. One that cannot be of this run is left out, and
-// said: others may write to the broker.
-func (r *Run) apply(seq uint64, e Event) error {
-	if err := r.tracker.apply(seq, e); err != nil {
-		r.log.Error("an event in the log is not one of this run; it is left out", "err", err)
-	}
-	return nil
-}
-
-func pageKey(run string, seq uint64, i int) string {
-	return fmt.Sprintf("%s%d/%d", snapshotPrefix(run), seq, i)
-}
-
-// snapshot stores the tracker. Pages are named by the sequence they stand for, and the
-// head comes last: a crash between them leaves the former snapshot whole.
-func (r *Run) snapshot(ctx context.Context) error {
-	r.mu.Lock()
-	pages, head, err := r.tracker.snapshot()
-	seq := r.tracker.seq
-	r.mu.Unlock()
-	if err != nil {
-		return err
-	}
-	old, err := r.backend.Keys(ctx, snapshotPrefix(r.info.ID))
-	if err != nil {
-		return err
-	}
-	keep := make(map[string]bool)
-	for i, p := range pages {
-		k := pageKey(r.info.ID, seq, i)
-		keep[k] = true
-		if err := r.backend.Set(ctx, k, p); err != nil {
-			return err
-		}
-	}
-	headKey := snapshotPrefix(r.info.ID) + "head"
-	keep[headKey] = true
-	if err := r.backend.Set(ctx, headKey, head); err != nil {
-		return err
-	}
-	old = slices.DeleteFunc(old, func(k string) bool { return keep[k] || !pageBefore(k, seq) })
-	return r.backend.Unset(ctx, old...)
-}
-
-// pageBefore reports whether a key is of a page of an older snapshot: an owner that was
-// replaced without knowing it must not take the newer one's.
-func pageBefore(key string, seq uint64) bool {
-	parts := strings.Split(key, "/")
-	if len(parts) < 3 {
-		return false
-	}
-	n, err := strconv.ParseUint(parts[2], 10, 64)
-	return err == nil && n < seq
-}
-
 // carry is the life of an owned run, from here to its end or interruption.
 func (r *Run) carry(control closer) {
 	defer close(r.done)
@@ -307,28 +215,6 @@ func (r *Run) carry(control closer) {
 	parts.Wait()
 	control.close()
 	r.end(state, err)
-}
-
-// lateEnd catches up with what the drained jobs stored: they may have completed the run.
-func (r *Run) lateEnd(ctx context.Context) (myrmidon.State, error) {
-	err := r.backend.Read(ctx, r.info.ID, r.trackerSeq(), false, func(seq uint64, e Event) error {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		if seq <= r.tracker.seq {
-			return nil
-		}
-		return r.apply(seq, e)
-	})
-	if err != nil {
-		return "", err
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if _, end := r.tracker.next(); end != "" {
-		r.ending = true
-		return end, nil
-	}
-	return "", ErrInterrupted
 }
 
 func (r *Run) trackerSeq() uint64 {
@@ -414,10 +300,6 @@ func (r *Run) progress(job myrmidon.Job, a myrmidon.Amount, done bool) {
 	}
 	r.info.PeakRSS = max(r.info.PeakRSS, sum)
 }
-
-// snapshotEvery is after how many events the tracker is stored anew, so that taking up
-// a run of a million items reads little.
-const snapshotEvery = 5000
 
 // steer starts phases until the run ends (a state), must stop (an error), or was drained
 // (neither: the worker's jobs may still complete it).
@@ -531,128 +413,6 @@ func (r *Run) startPhase(p, epoch uint32) error {
 		return err
 	}
 	return nil
-}
-
-// end writes what is left of the run and releases it.
-func (r *Run) end(state myrmidon.State, err error) {
-	defer r.cfg.Meter.leave(r)
-	if state != "" {
-		if ferr := r.finish(state); ferr != nil {
-			err = ferr
-		}
-	}
-	if err == nil && state == "" {
-		err = ErrInterrupted
-	}
-	if !errors.Is(err, ErrOwned) {
-		r.mu.Lock()
-		stopped := errors.Is(err, ErrInterrupted)
-		r.info.Left, r.info.Free = stopped && !r.handing, stopped && r.handing
-		r.mu.Unlock()
-		if serr := r.saveInfo(); serr != nil && (err == nil || errors.Is(err, ErrInterrupted)) {
-			err = serr
-		}
-	}
-	err = errors.Join(err, r.closeBackend())
-	r.mu.Lock()
-	clean := r.info.State.Ended() && r.info.Parked == 0
-	r.mu.Unlock()
-	if clean && err == nil {
-		err = r.home.free()
-	}
-	r.mu.Lock()
-	r.err = errors.Join(err, r.home.Unlock())
-	r.mu.Unlock()
-}
-
-// finish writes the evidence and the report, calls the run ended and frees the queue. A
-// crash or an error before run.json says so leaves the run to be ended again.
-func (r *Run) finish(state myrmidon.State) (err error) {
-	ctx := context.Background()
-	parked, err := r.stillParked(ctx)
-	if err != nil {
-		return err
-	}
-	left := len(parked)
-	if state == myrmidon.Cancelled {
-		left = 0 // told of in the report, but nothing goes on from here
-	}
-	items, size, err := r.writeItems(ctx)
-	if err != nil {
-		return err
-	}
-	r.mu.Lock()
-	before := r.info
-	defer func() {
-		if err != nil && r.report == nil {
-			r.mu.Lock()
-			r.info.State, r.info.Ended, r.info.Parked = before.State, before.Ended, before.Parked
-			r.info.ItemsSize, r.info.ItemsSeq = before.ItemsSize, before.ItemsSeq
-			r.mu.Unlock()
-		}
-	}()
-	r.info.State, r.info.Ended, r.info.Parked = state, time.Now().UTC(), left
-	r.info.ItemsSize, r.info.ItemsSeq = size, r.tracker.seq
-	r.refresh()
-	rep := r.buildReport(items, parked)
-	r.mu.Unlock()
-	if r.cfg.Enrich != nil {
-		r.cfg.Enrich(rep)
-	}
-	// Whoever has lost the run hears it here, before anything is taken away.
-	if r.shared() {
-		if err := r.saveBefore(before); err != nil {
-			return err
-		}
-	}
-	if err := r.home.saveReport(rep); err != nil {
-		return err
-	}
-	if left > 0 {
-		if err := r.snapshot(ctx); err != nil {
-			return err
-		}
-	}
-	if err := r.saveInfo(); err != nil {
-		return err
-	}
-	r.report = rep
-	// What came after the end is not ours to take: somebody may have taken the run up anew.
-	return r.backend.Purge(ctx, r.info.ID, r.tracker.seq)
-}
-
-// saveBefore renews the lease with the standing from before the end.
-func (r *Run) saveBefore(info Info) error { return r.home.save(info) }
-
-// saveInfo replaces run.json.
-func (r *Run) saveInfo() error {
-	r.mu.Lock()
-	r.refresh()
-	info := r.info
-	r.mu.Unlock()
-	return r.home.save(info)
-}
-
-// refresh brings info up to date; r.mu is held.
-func (r *Run) refresh() {
-	r.info.Counts = r.tracker.counts()
-	r.info.Totals = r.tracker.totals
-	r.info.Active = r.activeAt + time.Since(r.began)
-	r.info.OwnCPU += r.cfg.Meter.take(r)
-	r.info.PeakRSS = max(r.info.PeakRSS, ownRSS())
-	r.info.LastError, r.info.Hint = "", ""
-	if f := r.tracker.lastErr; f != nil {
-		r.info.LastError, r.info.Hint = f.Message, f.Hint
-	}
-	r.info.Phase = ""
-	for p := range r.tracker.phases {
-		if st := r.tracker.phase(p); st.started && !st.complete {
-			r.info.Phase = r.tracker.phases[p].Name
-		}
-	}
-	if r.info.State == myrmidon.Planning && r.info.Counts.Sealed {
-		r.info.State = myrmidon.Running
-	}
 }
 
 // Wait returns when the run has ended, with its report, or was interrupted, with an
