@@ -50,6 +50,7 @@ var suites = map[string]bool{
 	// What tests and benchmarks run against.
 	"myrmidon/internal/testkit/natsserver": true,
 	"myrmidon/internal/testkit/netfault":   true,
+	"myrmidon/internal/testkit/program":    true,
 	"myrmidon/internal/testkit/s3server":   true,
 }
 

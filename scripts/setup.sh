@@ -137,8 +137,8 @@ build_server() {
 	rm -f "$log"
 }
 
-build_nats() { build_server nats-server- ./internal/testkit/natsserver '^TestAServerKeeps' "the NATS server"; }
-build_s3() { build_server versitygw/versitygw- ./internal/testkit/s3server '^TestAServerStops' "the S3 server versitygw"; }
+build_nats() { build_server natsserver- ./internal/testkit/natsserver '^TestAServerKeeps' "the NATS server"; }
+build_s3() { build_server versitygw- ./internal/testkit/s3server '^TestAServerStops' "the S3 server versitygw"; }
 
 # rabbit_here looks where bench/engine looks.
 rabbit_here() {

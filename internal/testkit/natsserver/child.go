@@ -9,6 +9,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"myrmidon/internal/testkit/program"
 )
 
 // saidLimit is how much of a server's output is kept, bytes.
@@ -173,7 +175,7 @@ func (c *child) pause() error {
 		return err
 	}
 	c.paused = true
-	return awaitStopped(l.process.Pid)
+	return program.AwaitStopped(l.process.Pid)
 }
 
 func (c *child) resume() error {

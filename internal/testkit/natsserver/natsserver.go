@@ -36,6 +36,7 @@ import (
 
 	"myrmidon"
 	"myrmidon/internal/testkit/netfault"
+	"myrmidon/internal/testkit/program"
 )
 
 const (
@@ -290,13 +291,13 @@ func (s *Server) tell(what string, err error) error {
 
 // start runs the program and waits until it greets a client.
 func (s *Server) start(ctx context.Context) error {
-	program, err := binary(ctx)
+	server, err := program.Pinned(ctx, "natsserver", "github.com/nats-io/nats-server/v2")
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	cmd := s.place.command(program, "--config", filepath.Join(s.dir, "server.conf"))
+	cmd := s.place.command(server, "--config", filepath.Join(s.dir, "server.conf"))
 	cmd.Dir = s.dir
 	if err := s.child.start(cmd); err != nil {
 		return s.tell("start", err)

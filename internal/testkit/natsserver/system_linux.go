@@ -2,34 +2,16 @@ package natsserver
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"net/netip"
 	"os"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 func dieWithParent() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-}
-
-// awaitStopped returns when all threads of the child pid have stopped.
-func awaitStopped(pid int) error {
-	for deadline := time.Now().Add(stopTimeout); ; time.Sleep(time.Millisecond) {
-		var info unix.Siginfo
-		err := unix.Waitid(unix.P_PID, pid, &info, unix.WSTOPPED|unix.WNOHANG, nil)
-		switch {
-		case err == nil && info.Signo != 0:
-			return nil
-		case err != nil && !errors.Is(err, unix.EINTR):
-			return fmt.Errorf("wait until process %d has stopped: %w", pid, err)
-		case time.Now().After(deadline):
-			return fmt.Errorf("process %d still runs %v after SIGSTOP", pid, stopTimeout)
-		}
-	}
 }
 
 // reservePort finds a free port of host and holds it with a socket that is bound but

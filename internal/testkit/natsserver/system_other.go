@@ -11,9 +11,6 @@ import (
 
 func dieWithParent() *syscall.SysProcAttr { return nil }
 
-// awaitStopped has nothing to ask here: the process stops some microseconds later.
-func awaitStopped(int) error { return nil }
-
 // reservePort finds a free port of host. Here another program may take it: Launch then
 // tries again with another one.
 func reservePort(host netip.Addr) (uint16, io.Closer, error) {

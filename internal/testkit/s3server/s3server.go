@@ -22,6 +22,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"myrmidon/internal/testkit/program"
 )
 
 const (
@@ -69,11 +71,11 @@ func Start(t testing.TB) *Server {
 // with user extended attributes. It returns when the server answers. The caller calls
 // Stop; if it dies before that, the server dies too (on Linux).
 func Open(ctx context.Context, dir string) (*Server, error) {
-	program, err := Binary(ctx)
+	server, err := program.Pinned(ctx, "versitygw", "github.com/versity/versitygw/cmd/versitygw")
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{AccessKey: "testkit", Secret: rand.Text(), program: program, dir: dir}
+	s := &Server{AccessKey: "testkit", Secret: rand.Text(), program: server, dir: dir}
 	for range startAttempts {
 		if s.addr, err = freeAddress(); err != nil {
 			return nil, err
@@ -162,7 +164,14 @@ func (s *Server) Restart(ctx context.Context) error {
 
 // Pause stops the server's process without ending it: connections are accepted by the
 // kernel and nothing is answered. Resume lets it go on.
-func (s *Server) Pause() error { return s.signal(syscall.SIGSTOP) }
+func (s *Server) Pause() error {
+	if err := s.signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return program.AwaitStopped(s.process.Process.Pid)
+}
 
 // Resume ends a Pause.
 func (s *Server) Resume() error { return s.signal(syscall.SIGCONT) }

@@ -1,4 +1,4 @@
-package natsserver
+package program
 
 import (
 	"context"
@@ -10,6 +10,9 @@ import (
 	"testing"
 	"time"
 )
+
+// module is what the tests want built.
+const module = "github.com/nats-io/nats-server/v2"
 
 func TestOneProcessAtATimeHoldsTheLock(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "lock")
@@ -50,9 +53,9 @@ func TestABuildThatFailsSaysWhyAndLeavesNoProgram(t *testing.T) {
 		}
 	}
 	t.Chdir(pins) // the repository is found from below, too
-	_, err := binary(t.Context())
+	_, err := Pinned(t.Context(), "natsserver", module)
 	if err == nil || !strings.Contains(err.Error(), "no required module provides package "+module) {
-		t.Errorf("binary said %v, want what go build said", err)
+		t.Errorf("Pinned said %v, want what go build said", err)
 	}
 	programs, err := filepath.Glob(filepath.Join(root, ".cache", "*"))
 	if err != nil || len(programs) != 1 || !strings.HasSuffix(programs[0], ".lock") {
@@ -62,30 +65,7 @@ func TestABuildThatFailsSaysWhyAndLeavesNoProgram(t *testing.T) {
 
 func TestOutsideTheRepositoryThereIsNoServer(t *testing.T) {
 	t.Chdir(t.TempDir())
-	if _, err := binary(t.Context()); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("binary said %v, want fs.ErrNotExist", err)
-	}
-}
-
-func TestOutputKeepsItsEnd(t *testing.T) {
-	var o output
-	line := strings.Repeat("x", 1023) + "\n"
-	for range 3 * saidLimit / len(line) {
-		if _, err := o.Write([]byte(line)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if _, err := o.Write([]byte("the end")); err != nil {
-		t.Fatal(err)
-	}
-	got := o.String()
-	if len(got) != saidLimit || !strings.HasSuffix(got, "x\nthe end") {
-		t.Errorf("%d bytes are kept, the last are %q", len(got), got[max(0, len(got)-10):])
-	}
-	if got := o.tail(3); got != "end" {
-		t.Errorf("its last three bytes are %q", got)
-	}
-	if cap(o.data) > 4*saidLimit {
-		t.Errorf("%d bytes of memory are held", cap(o.data))
+	if _, err := Pinned(t.Context(), "natsserver", module); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("Pinned said %v, want fs.ErrNotExist", err)
 	}
 }

@@ -1,4 +1,7 @@
-package natsserver
+// Package program builds the servers that tests run against, each pinned by a module of
+// its own below tools/, once: into .cache of this repository, named by what it is built
+// from. Processes that want the same one at the same time build it once.
+package program
 
 import (
 	"context"
@@ -17,46 +20,42 @@ import (
 	"myrmidon"
 )
 
-const (
-	module  = "github.com/nats-io/nats-server/v2"
-	pinning = "tools/natsserver"
-	// buildTimeout bounds building the server; with empty caches and a slow network it
-	// takes a minute or two.
-	buildTimeout = 8 * time.Minute
-)
+// buildTimeout bounds one build; with empty caches and a slow network it takes a minute
+// or two.
+const buildTimeout = 8 * time.Minute
 
-// binary returns the path of nats-server as tools/natsserver pins it, and builds it if
-// it is not there yet. Processes that want it at the same time build it once.
-func binary(ctx context.Context) (string, error) {
+// Pinned returns the path of the main package pkg as the module in tools/<name> pins it,
+// and builds it if it is not there yet. It works inside this repository only.
+func Pinned(ctx context.Context, name, pkg string) (string, error) {
 	root, err := repository()
 	if err != nil {
-		return "", myrmidon.WithHint(fmt.Errorf("natsserver: find the repository: %w", err), "run this inside the repository of Myrmidon")
+		return "", myrmidon.WithHint(fmt.Errorf("build %s: find the repository: %w", name, err), "run this inside the repository of Myrmidon")
 	}
-	pins := filepath.Join(root, filepath.FromSlash(pinning))
+	pins := filepath.Join(root, "tools", name)
 	sum := sha256.New()
-	for _, name := range []string{"go.mod", "go.sum"} {
-		data, err := os.ReadFile(filepath.Join(pins, name))
+	for _, file := range []string{"go.mod", "go.sum"} {
+		data, err := os.ReadFile(filepath.Join(pins, file))
 		if err != nil {
-			return "", fmt.Errorf("natsserver: read what version is pinned: %w", err)
+			return "", fmt.Errorf("build %s: read what version is pinned: %w", name, err)
 		}
 		sum.Write(data)
 	}
 	cache := filepath.Join(root, ".cache")
-	program := filepath.Join(cache, fmt.Sprintf("nats-server-%s-%s-%.12x", runtime.GOOS, runtime.GOARCH, sum.Sum(nil)))
+	program := filepath.Join(cache, fmt.Sprintf("%s-%s-%s-%.12x", name, runtime.GOOS, runtime.GOARCH, sum.Sum(nil)))
 	if there(program) {
 		return program, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, buildTimeout)
 	defer cancel()
 	if err := os.MkdirAll(cache, 0o755); err != nil {
-		return "", fmt.Errorf("natsserver: make the folder of the program: %w", err)
+		return "", fmt.Errorf("build %s: make the folder of the program: %w", name, err)
 	}
 	unlock, err := lock(ctx, program+".lock")
 	if err != nil {
-		return "", fmt.Errorf("natsserver: wait for another process that builds nats-server: %w", err)
+		return "", fmt.Errorf("build %s: wait for another process that builds it: %w", name, err)
 	}
 	if !there(program) { // nor built while we waited
-		err = build(ctx, pins, program)
+		err = build(ctx, name, pins, pkg, program)
 	}
 	if err = errors.Join(err, unlock()); err != nil {
 		return "", err
@@ -70,16 +69,16 @@ func there(program string) bool {
 }
 
 // build puts the program in its place whole or not at all.
-func build(ctx context.Context, pins, program string) error {
+func build(ctx context.Context, name, pins, pkg, program string) error {
 	part := program + ".part"
-	cmd := exec.CommandContext(ctx, "go", "-C", pins, "build", "-trimpath", "-buildvcs=false", "-o", part, module)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off", "GOOS="+runtime.GOOS, "GOARCH="+runtime.GOARCH)
+	cmd := exec.CommandContext(ctx, "go", "-C", pins, "build", "-trimpath", "-buildvcs=false", "-o", part, pkg)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off", "GOFLAGS=", "GOOS="+runtime.GOOS, "GOARCH="+runtime.GOARCH)
 	if out, err := cmd.CombinedOutput(); err != nil {
-		err = fmt.Errorf("natsserver: build nats-server in %s: %w\n%s", pinning, errors.Join(err, ctx.Err()), strings.TrimSpace(string(out)))
-		return myrmidon.WithHint(err, "go -C "+pinning+" mod download, with a network, fetches what it is made of")
+		err = fmt.Errorf("build %s in tools/%s: %w\n%s", pkg, name, errors.Join(err, ctx.Err()), strings.TrimSpace(string(out)))
+		return myrmidon.WithHint(err, "go -C tools/"+name+" mod download, with a network, fetches what it is made of")
 	}
 	if err := os.Rename(part, program); err != nil {
-		return fmt.Errorf("natsserver: put nats-server in its place: %w", err)
+		return fmt.Errorf("build %s: put it in its place: %w", name, err)
 	}
 	return nil
 }
