@@ -4,13 +4,16 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"sync/atomic"
 	"time"
 
 	"myrmidon"
 	"myrmidon/internal/ffmpeg"
+	"myrmidon/internal/limit"
 	"myrmidon/object"
 )
 
@@ -29,12 +32,38 @@ const maxObject = 1 << 30
 // moment. It belongs to one job; its methods may be called side by side.
 type meteredStore struct {
 	object.Store
-	read, written atomic.Int64 // bytes
+	permits       *limit.Limiter // for requests, shared by all jobs of a kind and destination
+	read, written atomic.Int64   // bytes
+}
+
+// again is the package's again, with a permit for each try.
+func (s *meteredStore) again(ctx context.Context, do func() error) error {
+	return again(ctx, func() error {
+		permit, err := s.permits.Acquire(ctx)
+		if err != nil {
+			return err
+		}
+		err = do()
+		permit.Release(outcome(err))
+		return err
+	})
+}
+
+// outcome is what a request tells its limiter. A store that says when to come again has
+// too much to do.
+func outcome(err error) limit.Outcome {
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		return limit.OK
+	}
+	if after := myrmidon.AsFailure(err).After; after > 0 {
+		return limit.Pushback(after)
+	}
+	return limit.Failed
 }
 
 // put stores b.
 func (s *meteredStore) put(ctx context.Context, key string, b []byte, cache string) error {
-	err := again(ctx, func() error {
+	err := s.again(ctx, func() error {
 		return s.Put(ctx, key, bytes.NewReader(b), int64(len(b)), object.Attrs{
 			ContentType: object.TypeOf(key), CacheControl: cache,
 		})
@@ -48,7 +77,7 @@ func (s *meteredStore) put(ctx context.Context, key string, b []byte, cache stri
 
 // get reads an object whole.
 func (s *meteredStore) get(ctx context.Context, key string) (b []byte, err error) {
-	err = again(ctx, func() error {
+	err = s.again(ctx, func() error {
 		b, err = s.getOnce(ctx, key)
 		return err
 	})
@@ -78,7 +107,7 @@ func (s *meteredStore) getOnce(ctx context.Context, key string) (_ []byte, err e
 
 // Head and Delete are the store's, tried again.
 func (s *meteredStore) Head(ctx context.Context, key string) (info object.Info, err error) {
-	err = again(ctx, func() error {
+	err = s.again(ctx, func() error {
 		info, err = s.Store.Head(ctx, key)
 		return err
 	})
@@ -87,7 +116,7 @@ func (s *meteredStore) Head(ctx context.Context, key string) (info object.Info, 
 
 // Delete is the store's: see Head.
 func (s *meteredStore) Delete(ctx context.Context, key string) error {
-	return again(ctx, func() error { return s.Store.Delete(ctx, key) })
+	return s.again(ctx, func() error { return s.Store.Delete(ctx, key) })
 }
 
 func (s *meteredStore) putJSON(ctx context.Context, key string, v any) error {

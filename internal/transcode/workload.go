@@ -12,6 +12,7 @@ import (
 
 	"myrmidon"
 	"myrmidon/internal/ffmpeg"
+	"myrmidon/internal/limit"
 	"myrmidon/object"
 )
 
@@ -180,7 +181,7 @@ func (w *worker) planStep(ctx context.Context, step myrmidon.Step) (myrmidon.Sli
 			return myrmidon.Slice{Usage: m.usage(nil)}, err
 		}
 	default:
-		store, err := w.store(spec.Dest)
+		store, err := w.store(ctx, spec.Dest)
 		if err != nil {
 			return myrmidon.Slice{}, err
 		}
@@ -200,7 +201,7 @@ func (w *worker) planStep(ctx context.Context, step myrmidon.Step) (myrmidon.Sli
 // start makes and stores the plan, and then where to find it.
 func (w *worker) start(ctx context.Context, run string, spec Spec, m *meter) (origin, json.RawMessage, error) {
 	var o origin
-	store, err := w.store(spec.Dest)
+	store, err := w.store(ctx, spec.Dest)
 	if err != nil {
 		return o, nil, err
 	}
@@ -325,12 +326,12 @@ func (p *Plan) Summary() Summary {
 	return s
 }
 
-func (w *worker) store(addr string) (*meteredStore, error) {
+func (w *worker) store(ctx context.Context, addr string) (*meteredStore, error) {
 	s, err := w.cfg.Open(addr)
 	if err != nil {
 		return nil, fmt.Errorf("transcode: open %s: %w", addr, err)
 	}
-	return &meteredStore{Store: s}, nil
+	return &meteredStore{Store: s, permits: limit.Of(ctx, limit.Destination(addr))}, nil
 }
 
 // jobContext is what a handler has at hand while it does one job.
@@ -355,7 +356,7 @@ func (w *worker) open(ctx context.Context, job myrmidon.Job) (*jobContext, error
 	if err != nil {
 		return j, myrmidon.Permanent(fmt.Errorf("transcode: the job's source: %w", err))
 	}
-	if j.store, err = w.store(j.task.Dest); err != nil {
+	if j.store, err = w.store(ctx, j.task.Dest); err != nil {
 		return j, err
 	}
 	if j.plan, err = loadPlan(ctx, j.store, j.task.Origin.Plan); err != nil {
