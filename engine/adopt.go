@@ -70,7 +70,8 @@ func (w *Worker) own(ctx context.Context, home *FleetRun, load myrmidon.Workload
 	}
 	r, err := Start(ctx, home, cfg)
 	if err != nil {
-		w.log.Error("could not carry a run", "run", home.ID, "err", errors.Join(err, home.Unlock()))
+		home.drop() // other workers, or this one, try again
+		w.log.Error("could not carry a run", "run", home.ID, "err", err)
 		return
 	}
 	w.mu.Lock()

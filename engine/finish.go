@@ -57,6 +57,9 @@ func (r *Run) end(state myrmidon.State, err error) {
 	if clean && err == nil {
 		err = r.home.free()
 	}
+	if home, ok := r.home.(*FleetRun); ok && err != nil && !errors.Is(err, ErrInterrupted) {
+		home.drop() // what failed here may succeed elsewhere, or later
+	}
 	r.mu.Lock()
 	r.err = errors.Join(err, r.home.Unlock())
 	r.mu.Unlock()

@@ -222,6 +222,10 @@ func (r *FleetRun) Unlock() error {
 	return nil
 }
 
+// drop ends the ownership without a word: the lease ends by itself, and then another
+// process may carry the run.
+func (r *FleetRun) drop() { r.rev = 0 }
+
 // save replaces the run's entry, which renews the lease.
 func (r *FleetRun) save(info Info) error {
 	info.Updated = time.Now().UTC()

@@ -258,7 +258,7 @@ func release(t *testing.T, o Options) {
 
 func retries(t *testing.T, o Options) {
 	b := open(t, o)
-	due := time.Now().Add(300 * time.Millisecond)
+	due := time.Now().Add(time.Second)
 	late, now := job(1), job(2)
 	must(t, again(t, b, late, time.Until(due)))
 	must(t, again(t, b, now, 0))
@@ -455,7 +455,7 @@ func purgedLog(t *testing.T, o Options) {
 	select {
 	case err := <-ended:
 		must(t, err)
-	case <-time.After(2 * soon):
+	case <-time.After(4 * soon):
 		t.Fatal("the reader waits for events that are gone")
 	}
 	if read < 1 || read > n {

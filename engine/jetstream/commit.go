@@ -37,32 +37,34 @@ func (b *Backend) Commit(ctx context.Context, batch engine.Batch) error {
 // messages encodes a batch.
 func messages(b engine.Batch) ([]*nats.Msg, error) {
 	msgs := make([]*nats.Msg, 0, len(b.Jobs)+len(b.Again)+len(b.Held)+len(b.Events)+1)
-	add := func(subject, what string, v any) (*nats.Msg, error) {
-		data, err := json.Marshal(v)
+	add := func(subject, what, name string, data []byte, err error) (*nats.Msg, error) {
 		if err == nil && len(data) > engine.MaxMessage {
 			err = fmt.Errorf("%d bytes are more than the %d of a message", len(data), engine.MaxMessage)
 		}
 		if err != nil {
-			return nil, myrmidon.Permanent(fmt.Errorf("engine: %s: %w", what, err))
+			return nil, myrmidon.Permanent(fmt.Errorf("engine: %s %s: %w", what, name, err))
 		}
 		m := &nats.Msg{Subject: subject, Data: data}
 		msgs = append(msgs, m)
 		return m, nil
+	}
+	addJob := func(prefix string, j *myrmidon.Job) (*nats.Msg, error) {
+		data, err := appendJob(make([]byte, 0, 160+len(j.Name)+len(j.Spec)), j)
+		return add(prefix+jobSubject(j), "job", j.Name, data, err)
 	}
 	for _, set := range []struct {
 		prefix string
 		jobs   []myrmidon.Job
 	}{{jobs, b.Jobs}, {held, b.Held}} {
 		for i := range set.jobs {
-			j := &set.jobs[i]
-			if _, err := add(set.prefix+jobSubject(j), "job "+j.Name, j); err != nil {
+			if _, err := addJob(set.prefix, &set.jobs[i]); err != nil {
 				return nil, err
 			}
 		}
 	}
 	for i := range b.Again {
 		a := &b.Again[i]
-		m, err := add(retries+jobSubject(&a.Job), "job "+a.Job.Name, &a.Job)
+		m, err := addJob(retries, &a.Job)
 		if err != nil {
 			return nil, err
 		}
@@ -74,7 +76,8 @@ func messages(b engine.Batch) ([]*nats.Msg, error) {
 		}
 	}
 	if b.Next.Run != "" {
-		m, err := add(cursorSubject(b.Next.Run, b.Next.Phase, b.Next.Shard), "cursor of run "+b.Next.Run, b.Next)
+		data, err := json.Marshal(b.Next)
+		m, err := add(cursorSubject(b.Next.Run, b.Next.Phase, b.Next.Shard), "cursor of run", b.Next.Run, data, err)
 		if err != nil {
 			return nil, err
 		}
@@ -82,11 +85,76 @@ func messages(b engine.Batch) ([]*nats.Msg, error) {
 	}
 	// Last, so that what was stored for a run up to its last event is all of it.
 	for i := range b.Events {
-		if _, err := add(events+b.Events[i].Run, "event of run "+b.Events[i].Run, &b.Events[i]); err != nil {
+		data, err := json.Marshal(&b.Events[i])
+		if _, err := add(events+b.Events[i].Run, "event of run", b.Events[i].Run, data, err); err != nil {
 			return nil, err
 		}
 	}
 	return msgs, nil
+}
+
+// Jobs are JSON, as encoding/json writes and reads them. They are what passes through the
+// queue in numbers, and reflection took a third of what storing and handing out one
+// costs, so they are written and read here. What is not just as appendJob writes it is
+// left to encoding/json.
+
+// errNoJSON says that what a workload gave as a job's spec is none.
+var errNoJSON = errors.New("its spec is not valid JSON")
+
+// appendJob appends a job that engine.CheckJob has passed.
+func appendJob(b []byte, j *myrmidon.Job) ([]byte, error) {
+	number := func(name string, v int64) { b = strconv.AppendInt(append(b, name...), v, 10) }
+	b = append(append(b, `{"kind":"`...), j.Kind...) // of letters, digits, -, _ and a dot
+	b = append(b, '"')
+	if j.Version != 0 {
+		number(`,"version":`, int64(j.Version))
+	}
+	if j.Long {
+		b = append(b, `,"long":true`...)
+	}
+	b = append(append(b, `,"run":"`...), j.Run...) // likewise, without a dot
+	number(`","phase":`, int64(j.Phase))
+	number(`,"shard":`, int64(j.Shard))
+	number(`,"first":`, int64(j.First))
+	number(`,"count":`, int64(j.Count))
+	for i, only := range j.Only {
+		name := ","
+		if i == 0 {
+			name = `,"only":[`
+		}
+		number(name, int64(only))
+	}
+	if len(j.Only) > 0 {
+		b = append(b, ']')
+	}
+	number(`,"attempt":`, int64(j.Attempt))
+	if j.Epoch != 0 {
+		number(`,"epoch":`, int64(j.Epoch))
+	}
+	if j.Name != "" {
+		b = appendText(append(b, `,"name":`...), j.Name)
+	}
+	if j.Units != 0 {
+		number(`,"units":`, j.Units)
+	}
+	if len(j.Spec) > 0 {
+		if !json.Valid(j.Spec) {
+			return nil, errNoJSON
+		}
+		b = append(append(b, `,"spec":`...), j.Spec...)
+	}
+	return append(b, '}'), nil
+}
+
+// appendText appends s as a JSON string, escaped as encoding/json does.
+func appendText(b []byte, s string) []byte {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
+			escaped, _ := json.Marshal(s) // a string is never an error
+			return append(b, escaped...)
+		}
+	}
+	return append(append(append(b, '"'), s...), '"')
 }
 
 // committer gathers what callers want stored at the same time: while one batch is being
@@ -107,15 +175,22 @@ type commit struct {
 // errNoAnswer says that a batch was sent and not answered.
 var errNoAnswer = errors.New("the broker did not answer in time")
 
-// lanesOfCommits is how many batches are under way at once: while the server writes one,
-// the next is encoded. More only make the batches smaller.
-const lanesOfCommits = 2
+const (
+	// batchMost is how many messages are gathered to one batch.
+	batchMost = engine.MaxBatch
+	// batchBytes bounds a gathered batch: the server holds one in memory to store it.
+	batchBytes = 4 << 20
+	// batchAhead is how many messages must have been gathered to be sent while a batch is
+	// being written: the server takes them in meanwhile. Fewer wait for its end, since a
+	// batch costs as much as some hundred messages, however small it is.
+	batchAhead = 2 * engine.MaxSliceJobs
+	// batchesAtOnce is how many batches are under way. More only make them smaller.
+	batchesAtOnce = 2
+)
 
 func newCommitter(b *Backend) *committer {
 	c := &committer{b: b, in: make(chan *commit, engine.MaxBatch)}
-	for range lanesOfCommits {
-		c.done.Go(c.run)
-	}
+	c.done.Go(c.run)
 	return c
 }
 
@@ -146,35 +221,69 @@ func (c *committer) commit(ctx context.Context, msgs []*nats.Msg) error {
 	}
 }
 
+// run writes what is gathered, until the backend is closed. wait waits for the rest.
 func (c *committer) run() {
-	var spare *commit // what did not fit the last batch
-	for {
-		first := spare
-		spare = nil
-		if first == nil {
-			select {
-			case first = <-c.in:
-			case <-c.b.closing.Done():
-				return
-			}
+	var next gathered
+	var spare *commit // what next had no room for
+	written := make(chan struct{}, batchesAtOnce)
+	for writing := 0; ; {
+		spare = next.fill(spare, c.in)
+		if next.n > 0 && (writing == 0 || writing < batchesAtOnce && (next.n >= batchAhead || spare != nil)) {
+			batch := next
+			next = gathered{}
+			writing++
+			c.done.Go(func() {
+				c.write(batch.commits, batch.n)
+				written <- struct{}{}
+			})
+			continue
 		}
-		batch := []*commit{first}
-		n := len(first.msgs)
-	gather:
-		for n < engine.MaxBatch {
+		in := c.in
+		if spare != nil {
+			in = nil
+		}
+		select {
+		case spare = <-in:
+		case <-written:
+			writing--
+		case <-c.b.closing.Done():
+			tell(next.commits, nats.ErrConnectionClosed)
+			if spare != nil {
+				spare.err <- nats.ErrConnectionClosed
+			}
+			return
+		}
+	}
+}
+
+// gathered are the commits that are written next.
+type gathered struct {
+	commits  []*commit
+	n, bytes int // of their messages
+}
+
+// fill adds first, if there is one, and then what waits in the channel. It returns the
+// commit that there was no room for, or nil.
+func (g *gathered) fill(first *commit, in <-chan *commit) (spare *commit) {
+	for one := first; ; {
+		if one == nil {
 			select {
-			case one := <-c.in:
-				if n+len(one.msgs) > engine.MaxBatch {
-					spare = one
-					break gather
-				}
-				batch = append(batch, one)
-				n += len(one.msgs)
+			case one = <-in:
 			default:
-				break gather
+				return nil
 			}
 		}
-		c.write(batch, n)
+		bytes := 0
+		for _, m := range one.msgs {
+			bytes += len(m.Data)
+		}
+		if g.n > 0 && (g.n+len(one.msgs) > batchMost || g.bytes+bytes > batchBytes) {
+			return one
+		}
+		g.commits = append(g.commits, one)
+		g.n += len(one.msgs)
+		g.bytes += bytes
+		one = nil
 	}
 }
 
@@ -249,7 +358,7 @@ func (c *committer) writeSingles(batch []*commit) {
 			one.err <- err
 		}
 	}
-	late := time.NewTimer(requestTimeout)
+	late := time.NewTimer(c.b.patience)
 	defer late.Stop()
 	for i, a := range answers {
 		if a == nil {
@@ -277,7 +386,7 @@ const (
 // publish stores msgs as one atomic batch; one message needs none. The client library
 // has no call for batches, so the headers are set here.
 func (b *Backend) publish(msgs []*nats.Msg) error {
-	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), b.patience)
 	defer cancel()
 	last := msgs[len(msgs)-1]
 	for _, m := range msgs {
@@ -299,7 +408,11 @@ func (b *Backend) publish(msgs []*nats.Msg) error {
 			}
 		}
 	}
-	reply, err := b.conn.RequestMsgWithContext(ctx, last)
+	var reply *nats.Msg
+	err := b.link.within(ctx, func(ctx context.Context) (err error) {
+		reply, err = b.conn.RequestMsgWithContext(ctx, last)
+		return err
+	})
 	if errors.Is(err, context.DeadlineExceeded) {
 		return errNoAnswer
 	}

@@ -42,7 +42,50 @@ func Open(ctx context.Context, cfg Config) (*Backend, error) {
 	if err := b.use(ctx, conn); err != nil {
 		return nil, errors.Join(b.explain(err), b.Close())
 	}
+	if err := b.mend(ctx); err != nil {
+		return nil, errors.Join(b.explain(err), b.Close())
+	}
 	return b, nil
+}
+
+// mend removes the first part of a batch whose rest a power cut has taken: the server
+// writes the messages of a batch one after the other, and after a crash it can finish only
+// what it had staged. Such a batch was never answered, unless the cut took more than the
+// durability promises to keep. A batch is visible when it is whole, and the server ended
+// with the process, so only the last one can be torn.
+func (b *Backend) mend(ctx context.Context) error {
+	torn, removed := "", 0
+	for {
+		msg, err := b.last(ctx, "myr.>")
+		if errors.Is(err, errNotThere) {
+			break
+		}
+		if err != nil {
+			return fmt.Errorf("look for a batch that was cut off: %w", err)
+		}
+		if len(msg.Headers) == 0 {
+			break
+		}
+		h, err := nats.DecodeHeadersMsg(msg.Headers)
+		if err != nil {
+			return fmt.Errorf("read message %d: %w", msg.Sequence, err)
+		}
+		id := h.Get(batchID)
+		if torn == "" && h.Get(batchCommit) == "" {
+			torn = id
+		}
+		if torn == "" || id != torn {
+			break
+		}
+		if err := b.stream.DeleteMsg(ctx, msg.Sequence); err != nil {
+			return fmt.Errorf("remove message %d of a batch that was cut off: %w", msg.Sequence, err)
+		}
+		removed++
+	}
+	if removed > 0 {
+		b.log.Warn("the last batch was cut off by a crash; what was left of it is removed", "folder", b.where, "messages", removed)
+	}
+	return nil
 }
 
 // start locks the folder and starts the server on it.

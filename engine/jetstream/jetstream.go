@@ -95,7 +95,10 @@ const (
 	// requestTimeout bounds one exchange with the server; longer means that it is stuck,
 	// for example on a full disk, or out of reach.
 	requestTimeout = 15 * time.Second
-	defaultLease   = 30 * time.Second
+	// electionTimeout is requestTimeout where another server takes over from one that died
+	// with the question: it elects in seconds.
+	electionTimeout = 5 * time.Second
+	defaultLease    = 30 * time.Second
 )
 
 // Backend is an engine.Backend on JetStream, and an engine.Fleet after Connect.
@@ -106,9 +109,11 @@ type Backend struct {
 	embedded *server.Server // nil where the server is not ours
 	lock     func() error   // releases the folder of an embedded server
 	replicas int            // of streams that are made
+	patience time.Duration  // with one exchange
 	priority bool           // consumers rank the workers that wait
 	level    Durability     // of the broker
-	conn     *nats.Conn     //
+	conn     *nats.Conn
+	link     *link
 	js       jetstream.JetStream
 	stream   jetstream.Stream
 	blobs    jetstream.KeyValue
@@ -134,7 +139,7 @@ func newBackend(lease time.Duration, log *slog.Logger) *Backend {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	b := &Backend{lease: lease, log: log, lanes: make(map[laneKey]*lane), replicas: 1}
+	b := &Backend{lease: lease, log: log, lanes: make(map[laneKey]*lane), replicas: 1, patience: requestTimeout, link: newLink()}
 	b.closing, b.stop = context.WithCancel(context.Background())
 	b.close = sync.OnceValue(b.shutdown)
 	return b
@@ -166,7 +171,9 @@ func (b *Backend) use(ctx context.Context, conn *nats.Conn) (err error) {
 	if b.blobs, err = b.bucket(ctx, blobBucket, 0); err != nil {
 		return err
 	}
-	b.commits = newCommitter(b)
+	if b.commits == nil { // else this is another try
+		b.commits = newCommitter(b)
+	}
 	return nil
 }
 
@@ -208,10 +215,12 @@ func (b *Backend) explain(err error) error {
 	switch {
 	case err == nil:
 		return nil
+	case b.embedded == nil && (errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, nats.ErrStreamNotFound)):
+		return b.gone()
 	case b.embedded == nil:
 		return fmt.Errorf("engine: broker %s: %w", b.where, err)
 	case errors.As(err, &api) && (api.ErrorCode == storageExceeded || api.Code == 500), // the store failed
-		errors.Is(err, nats.ErrTimeout), errors.Is(err, context.DeadlineExceeded), errors.Is(err, nats.ErrNoResponders):
+		errors.Is(err, nats.ErrTimeout), errors.Is(err, context.DeadlineExceeded), errors.Is(err, nats.ErrNoResponders), errors.Is(err, errNoAnswer):
 		return myrmidon.WithHint(fmt.Errorf("engine: the queue in %s cannot store: %w", b.where, err),
 			"is its disk full? Free some space and run myrmidon runs resume, or choose another folder with --state")
 	}
@@ -249,8 +258,8 @@ func passing(err error) bool {
 // waited for as long as ctx and the backend last; an embedded server's errors are final.
 func (b *Backend) persist(ctx context.Context, what string, try func(context.Context) error) error {
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
-		once, cancel := context.WithTimeout(ctx, requestTimeout)
-		err := try(once)
+		once, cancel := context.WithTimeout(ctx, b.patience)
+		err := b.link.within(once, try)
 		cancel()
 		if err == nil || b.embedded != nil || !passing(err) || ctx.Err() != nil {
 			return b.explain(err)
@@ -277,10 +286,15 @@ func (b *Backend) lost(ctx context.Context, err error) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	if _, err := b.js.Stream(ctx, streamName); errors.Is(err, jetstream.ErrStreamNotFound) {
-		return myrmidon.WithHint(fmt.Errorf("engine: broker %s has no stream %s any more", b.where, streamName),
-			"it was restarted with an empty store folder, or the stream was deleted; start the runs anew")
+		return b.gone()
 	}
 	return nil
+}
+
+// gone is the error of a broker that has forgotten what it stored.
+func (b *Backend) gone() error {
+	return myrmidon.WithHint(fmt.Errorf("engine: broker %s has no stream %s any more", b.where, streamName),
+		"it was restarted with an empty store folder, or the stream was deleted; start the runs anew")
 }
 
 // warn says, every ten seconds at most, that the broker does not answer.

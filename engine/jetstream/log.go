@@ -28,7 +28,11 @@ func (b *Backend) Read(ctx context.Context, run string, after uint64, follow boo
 		return b.replay(ctx, subject, passed, end, func(seq uint64, data []byte) error {
 			passed = seq
 			var e engine.Event
-			if err := json.Unmarshal(data, &e); err != nil {
+			err := json.Unmarshal(data, &e)
+			if err == nil && e.Run != run {
+				err = fmt.Errorf("it says that it belongs to run %.40q", e.Run)
+			}
+			if err != nil {
 				b.log.Error("a message in the log of a run is no event; it is left out", "run", run, "sequence", seq, "err", err)
 				return nil
 			}
@@ -46,8 +50,11 @@ func (b *Backend) Read(ctx context.Context, run string, after uint64, follow boo
 		err = read(ctx)
 	}
 	var stop stopped
-	if errors.As(err, &stop) {
+	switch {
+	case errors.As(err, &stop):
 		return stop.error
+	case follow && ctx.Err() != nil:
+		return nil
 	}
 	return err
 }
@@ -69,13 +76,14 @@ func (b *Backend) Set(ctx context.Context, key string, value []byte) error {
 // Value implements engine.Blobs.
 func (b *Backend) Value(ctx context.Context, key string) (value []byte, err error) {
 	err = b.persist(ctx, "read "+key, func(ctx context.Context) error {
-		e, err := b.blobs.Get(ctx, kvKey(key))
+		// The leader is asked: a replica may not have what this process has just stored.
+		msg, err := b.lastIn(ctx, "KV_"+b.blobs.Bucket(), "$KV."+b.blobs.Bucket()+"."+kvKey(key))
 		if err == nil {
-			value = e.Value()
+			value = msg.Data
 		}
 		return err
 	})
-	if errors.Is(err, jetstream.ErrKeyNotFound) {
+	if errors.Is(err, errNotThere) {
 		return nil, fmt.Errorf("engine: blob %s: %w", key, fs.ErrNotExist)
 	}
 	return value, err
@@ -83,47 +91,60 @@ func (b *Backend) Value(ctx context.Context, key string) (value []byte, err erro
 
 // Keys implements engine.Blobs.
 func (b *Backend) Keys(ctx context.Context, prefix string) (keys []string, err error) {
-	err = b.persist(ctx, "list "+prefix, func(ctx context.Context) error {
-		keys = nil
-		l, err := b.blobs.ListKeysFiltered(ctx, kvFilter(prefix))
-		if err != nil {
-			return err
-		}
-		for k := range l.Keys() {
-			keys = append(keys, fromKV(k))
-		}
+	err = b.current(ctx, b.blobs, prefix, func(e jetstream.KeyValueEntry) error {
+		keys = append(keys, fromKV(e.Key()))
 		return nil
-	})
+	}, jetstream.MetaOnly())
+	if err != nil {
+		return nil, err
+	}
 	slices.Sort(keys)
-	return keys, err
+	return keys, nil
 }
 
 // Each implements engine.Blobs.
 func (b *Backend) Each(ctx context.Context, prefix string, fn func(string, []byte) error) error {
-	w, err := b.blobs.WatchFiltered(ctx, []string{kvFilter(prefix)}, jetstream.IgnoreDeletes())
-	if err != nil {
-		return b.explain(err)
-	}
-	defer w.Stop()
-	for {
-		select {
-		case e, ok := <-w.Updates():
-			switch {
-			case !ok:
-				return b.explain(errNoAnswer)
-			case e == nil:
-				return nil
-			}
-			if err := fn(fromKV(e.Key()), e.Value()); err != nil {
-				return err
-			}
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
+	return b.current(ctx, b.blobs, prefix, func(e jetstream.KeyValueEntry) error { return fn(fromKV(e.Key()), e.Value()) })
 }
 
-// Unset implements engine.Blobs.
-func (b *Backend) Unset(ctx context.Context, key string) error {
-	return b.persist(ctx, "forget "+key, func(ctx context.Context) error { return b.blobs.Purge(ctx, kvKey(key)) })
+// unsetAtOnce is how many keys are forgotten side by side.
+const unsetAtOnce = 32
+
+// Unset implements engine.Blobs. The messages are purged from the bucket's stream: a
+// bucket's own deletions leave a marker for each key for ever.
+func (b *Backend) Unset(ctx context.Context, keys ...string) error {
+	stream := "KV_" + b.blobs.Bucket()
+	errs := make(chan error, len(keys))
+	slots := make(chan struct{}, unsetAtOnce)
+	for _, k := range keys {
+		slots <- struct{}{}
+		go func() {
+			defer func() { <-slots }()
+			body := []byte(`{"filter":"$KV.` + b.blobs.Bucket() + "." + kvKey(k) + `"}`)
+			errs <- b.persist(ctx, "forget "+k, func(ctx context.Context) error { return b.api(ctx, "STREAM.PURGE."+stream, body) })
+		}()
+	}
+	var all error
+	for range keys {
+		all = errors.Join(all, <-errs)
+	}
+	return all
+}
+
+// api calls the server's JetStream API.
+func (b *Backend) api(ctx context.Context, call string, body []byte) error {
+	res, err := b.conn.RequestWithContext(ctx, "$JS.API."+call, body)
+	if err != nil {
+		return err
+	}
+	var out struct {
+		Error *jetstream.APIError `json:"error"`
+	}
+	if err := json.Unmarshal(res.Data, &out); err != nil {
+		return fmt.Errorf("answer to %s: %w", call, err)
+	}
+	if out.Error != nil {
+		return out.Error
+	}
+	return nil
 }

@@ -1,6 +1,7 @@
 package jetstream
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -252,6 +253,7 @@ func (b *Backend) ask(ctx context.Context, l *lane, order pullOrder) (msgs []*na
 			b.retire(a, wait)
 		}
 	}()
+	broken := b.link.broken()
 	if err := b.conn.PublishRequest(l.next, a.inbox, body); err != nil {
 		if b.embedded == nil && passing(err) {
 			return nil, b.pause(ctx, err)
@@ -282,6 +284,8 @@ func (b *Backend) ask(ctx context.Context, l *lane, order pullOrder) (msgs []*na
 			}
 			return msgs, fmt.Errorf("engine: pull: the server answers %s %s", status, m.Header.Get("Description"))
 		case <-ctx.Done():
+			return msgs, nil
+		case <-broken:
 			return msgs, nil
 		case <-late.C:
 			return msgs, nil
@@ -366,8 +370,10 @@ func (b *Backend) decode(m *nats.Msg, j *myrmidon.Job) error {
 	if len(m.Data) > engine.MaxMessage {
 		return fmt.Errorf("%d bytes are more than the %d of a message", len(m.Data), engine.MaxMessage)
 	}
-	if err := json.Unmarshal(m.Data, j); err != nil {
-		return err
+	if !parseJob(m.Data, j) {
+		if err := json.Unmarshal(m.Data, j); err != nil {
+			return err
+		}
 	}
 	if err := engine.CheckJob(j); err != nil {
 		return err
@@ -376,6 +382,125 @@ func (b *Backend) decode(m *nats.Msg, j *myrmidon.Job) error {
 		return fmt.Errorf("it says that it belongs to %s", at)
 	}
 	return nil
+}
+
+// parseJob reads a job that appendJob has written, and reports whether it was one. The
+// spec is a part of data.
+func parseJob(data []byte, j *myrmidon.Job) bool {
+	p := parser{rest: data}
+	var out myrmidon.Job
+	p.want(`{"kind":`)
+	out.Kind = p.text()
+	if p.has(`,"version":`) {
+		out.Version = p.uint32()
+	}
+	out.Long = p.has(`,"long":true`)
+	p.want(`,"run":`)
+	out.Run = p.text()
+	p.want(`,"phase":`)
+	out.Phase = p.uint32()
+	p.want(`,"shard":`)
+	out.Shard = p.uint32()
+	p.want(`,"first":`)
+	out.First = p.uint32()
+	p.want(`,"count":`)
+	out.Count = p.uint32()
+	if p.has(`,"only":[`) {
+		out.Only = append(out.Only, p.uint32())
+		for p.has(",") {
+			out.Only = append(out.Only, p.uint32())
+		}
+		p.want("]")
+	}
+	p.want(`,"attempt":`)
+	out.Attempt = p.uint32()
+	if p.has(`,"epoch":`) {
+		out.Epoch = p.uint32()
+	}
+	if p.has(`,"name":`) {
+		out.Name = p.text()
+	}
+	if p.has(`,"units":`) {
+		out.Units = p.int64()
+	}
+	if p.has(`,"spec":`) {
+		n := max(len(p.rest)-1, 0) // all but the brace
+		out.Spec, p.rest = json.RawMessage(p.rest[:n:n]), p.rest[n:]
+		p.bad = p.bad || !json.Valid(out.Spec)
+	}
+	p.want("}")
+	if p.bad || len(p.rest) > 0 {
+		return false
+	}
+	*j = out
+	return true
+}
+
+// parser takes one thing after the other from the front of rest.
+type parser struct {
+	rest []byte
+	bad  bool // something else came
+}
+
+// has takes what it is told, if it comes next.
+func (p *parser) has(text string) bool {
+	if len(p.rest) < len(text) || string(p.rest[:len(text)]) != text {
+		return false
+	}
+	p.rest = p.rest[len(text):]
+	return true
+}
+
+func (p *parser) want(text string) { p.bad = !p.has(text) || p.bad }
+
+// text takes a string of printable ASCII without escapes.
+func (p *parser) text() string {
+	if !p.has(`"`) {
+		p.bad = true
+		return ""
+	}
+	n := bytes.IndexByte(p.rest, '"')
+	for i := range max(n, 0) {
+		if c := p.rest[i]; c < ' ' || c > '~' || c == '\\' {
+			n = -1
+			break
+		}
+	}
+	if n < 0 {
+		p.bad = true
+		return ""
+	}
+	s := string(p.rest[:n])
+	p.rest = p.rest[n+1:]
+	return s
+}
+
+// digits takes a number without fraction and exponent, as JSON has it.
+func (p *parser) digits() string {
+	n := 0
+	if n < len(p.rest) && p.rest[n] == '-' {
+		n++
+	}
+	first := n
+	for n < len(p.rest) && '0' <= p.rest[n] && p.rest[n] <= '9' {
+		n++
+	}
+	p.bad = p.bad || n == first || p.rest[first] == '0' && n > first+1
+	s := string(p.rest[:n])
+	p.rest = p.rest[n:]
+	return s
+}
+
+func (p *parser) uint32() uint32 {
+	v, err := strconv.ParseUint(p.digits(), 10, 32)
+	p.bad = p.bad || err != nil
+	return uint32(v)
+}
+
+func (p *parser) int64() int64 {
+	v, err := strconv.ParseInt(p.digits(), 10, 64)
+	p.bad = p.bad || err != nil
+	return v
 }
 
 // early returns how long a retry must wait yet. Only its first delivery is looked at: the

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"myrmidon"
@@ -157,44 +158,77 @@ func (b *Backend) lastSequence(ctx context.Context, subject string) (seq uint64,
 	return seq, err
 }
 
+// readHeartbeat is how often the server says that there is nothing new to read; a reader
+// looks for another one after two that do not come.
+const readHeartbeat = 2 * time.Second
+
+// stalledAfter is how long a reader waits at first for a message that must be there,
+// before it looks whether it still is and asks anew.
+const stalledAfter = time.Second
+
+// errStalled says that a message which must be there did not come.
+var errStalled = errors.New("the broker does not send what it holds")
+
 // replay calls fn with the messages on a subject between two sequences, the first one
-// without; end 0 means to go on as they come, until ctx ends.
+// without; end 0 means to go on as they come, until ctx ends. Messages that are purged
+// meanwhile are not waited for.
 func (b *Backend) replay(ctx context.Context, subject string, after, end uint64, fn func(seq uint64, data []byte) error) error {
+	for wait := stalledAfter; ; wait = min(2*wait, requestTimeout) {
+		err := b.replayOnce(ctx, subject, &after, end, wait, fn)
+		if !errors.Is(err, errStalled) {
+			return err
+		}
+		if last, err := b.lastSequence(ctx, subject); err != nil || last <= after {
+			return err
+		}
+	}
+}
+
+// replayOnce is replay by one consumer, which keeps in after where it stands. If there is
+// an end, it returns errStalled when nothing has come for wait.
+func (b *Backend) replayOnce(ctx context.Context, subject string, after *uint64, end uint64, wait time.Duration, fn func(seq uint64, data []byte) error) error {
 	cons, err := b.stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
 		FilterSubjects: []string{subject},
 		DeliverPolicy:  jetstream.DeliverByStartSequencePolicy,
-		OptStartSeq:    after + 1,
+		OptStartSeq:    *after + 1,
 	})
 	if err != nil {
 		return b.explain(err)
 	}
-	iter, err := cons.Messages()
+	// The heartbeat tells within seconds that the server which served us is gone.
+	iter, err := cons.Messages(jetstream.PullExpiry(10*time.Second), jetstream.PullHeartbeat(readHeartbeat))
 	if err != nil {
 		return b.explain(err)
 	}
 	stop := context.AfterFunc(ctx, iter.Stop)
 	defer func() { stop(); iter.Stop() }()
+	var opts []jetstream.NextOpt
+	if end > 0 {
+		opts = append(opts, jetstream.NextMaxWait(wait)) // the client looks for heartbeats within one call only
+	}
 	for {
-		msg, err := iter.Next()
-		if errors.Is(err, jetstream.ErrMsgIteratorClosed) && ctx.Err() != nil {
-			if end == 0 {
-				return nil
-			}
+		msg, err := iter.Next(opts...)
+		switch {
+		case end > 0 && errors.Is(err, nats.ErrTimeout):
+			return errStalled
+		case errors.Is(err, jetstream.ErrMsgIteratorClosed) && ctx.Err() != nil && end == 0:
+			return nil
+		case errors.Is(err, jetstream.ErrMsgIteratorClosed) && ctx.Err() != nil:
 			return ctx.Err()
-		}
-		if err != nil {
+		case err != nil:
 			return b.explain(err)
 		}
 		meta, err := msg.Metadata()
 		if err != nil {
 			return fmt.Errorf("engine: message on %s: %w", subject, err)
 		}
-		if seq := meta.Sequence.Stream; end == 0 || seq <= end {
-			if err := fn(seq, msg.Data()); err != nil {
+		*after = meta.Sequence.Stream
+		if end == 0 || *after <= end {
+			if err := fn(*after, msg.Data()); err != nil {
 				return err
 			}
 		}
-		if end > 0 && meta.Sequence.Stream >= end {
+		if end > 0 && *after >= end {
 			return nil
 		}
 	}

@@ -65,23 +65,48 @@ func Connect(ctx context.Context, cfg Remote) (*Backend, error) {
 	return b, nil
 }
 
-// display is an address without the secrets that it may hold.
+// display is an address, or several with commas between them, without the secrets that it
+// may hold: whatever its user wrote, only a scheme and a host that can be read are shown.
 func display(addresses string) string {
 	var out []string
 	for a := range strings.SplitSeq(addresses, ",") {
-		a = strings.TrimSpace(a)
-		if u, err := url.Parse(a); err == nil && u.Host != "" {
-			u.User = nil
-			a = u.Redacted()
-		} else if _, host, ok := strings.Cut(a, "@"); ok {
-			a = host
+		scheme, rest, ok := strings.Cut(strings.TrimSpace(a), "://")
+		if !ok {
+			scheme, rest = "", scheme
+		} else {
+			scheme += "://"
 		}
-		out = append(out, a)
+		rest = rest[strings.LastIndex(rest, "@")+1:] // what is before are name and password
+		rest, _, _ = strings.Cut(rest, "?")
+		rest, _, _ = strings.Cut(rest, "/")
+		if _, err := url.Parse("nats://" + rest); err != nil {
+			rest = "(no address)"
+		}
+		out = append(out, scheme+rest)
 	}
 	return strings.Join(out, ",")
 }
 
+// checkAddress refuses what the client library could not read, and would repeat in full
+// with its secrets.
+func checkAddress(addresses string) error {
+	for a := range strings.SplitSeq(addresses, ",") {
+		a = strings.TrimSpace(a)
+		if !strings.Contains(a, "://") {
+			a = "nats://" + a
+		}
+		if u, err := url.Parse(a); err != nil || u.Hostname() == "" {
+			return myrmidon.Permanent(myrmidon.WithHint(fmt.Errorf("engine: broker %s: the address cannot be read", display(a)),
+				"is the address right? It is nats://host:4222 or tls://host:4222; in a user's name or password, write signs other than letters and digits as %40 (for @)"))
+		}
+	}
+	return nil
+}
+
 func (b *Backend) dial(cfg Remote) (*nats.Conn, error) {
+	if err := checkAddress(cfg.URL); err != nil {
+		return nil, err
+	}
 	opts := []nats.Option{
 		nats.Name(cfg.Name),
 		nats.MaxReconnects(-1),
@@ -93,11 +118,15 @@ func (b *Backend) dial(cfg Remote) (*nats.Conn, error) {
 		// What could not be sent is sent again by whoever knows whether it still should be.
 		nats.ReconnectBufSize(-1),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			b.link.down()
 			if err != nil && b.closing.Err() == nil {
 				b.log.Warn("the connection to the broker broke, trying again", "broker", b.where, "err", err)
 			}
 		}),
-		nats.ReconnectHandler(func(*nats.Conn) { b.log.Info("connected to the broker again", "broker", b.where) }),
+		nats.ReconnectHandler(func(*nats.Conn) {
+			b.link.again()
+			b.log.Info("connected to the broker again", "broker", b.where)
+		}),
 		nats.ErrorHandler(func(_ *nats.Conn, s *nats.Subscription, err error) {
 			subject := ""
 			if s != nil {
@@ -117,7 +146,7 @@ func (b *Backend) dial(cfg Remote) (*nats.Conn, error) {
 		}
 	}
 	if (cfg.Cert == "") != (cfg.Key == "") {
-		return nil, errors.New("engine: a client's certificate needs its key, and a key its certificate")
+		return nil, myrmidon.WithHint(errors.New("engine: a client's certificate needs its key, and a key its certificate"), "name both: --nats-cert and --nats-key")
 	}
 	if cfg.Credentials != "" {
 		opts = append(opts, nats.UserCredentials(cfg.Credentials))
@@ -146,24 +175,25 @@ func (b *Backend) explainConnect(err error) error {
 	if myrmidon.Hint(err) != "" {
 		return err
 	}
-	hint := ""
+	hint := "is it running, and is the address right? Start one with: nats-server -js"
 	text := strings.ToLower(err.Error())
 	switch {
 	case errors.Is(err, nats.ErrAuthorization), errors.Is(err, nats.ErrAuthExpired), errors.Is(err, nats.ErrPermissionViolation),
 		strings.Contains(text, "authorization"), strings.Contains(text, "nkey"), strings.Contains(text, "user jwt"):
 		hint = "name the user with MYRMIDON_NATS_USER and MYRMIDON_NATS_PASSWORD, a token with MYRMIDON_NATS_TOKEN, or a credentials file with --nats-creds"
-	case errors.Is(err, nats.ErrSecureConnRequired), errors.Is(err, nats.ErrSecureConnWanted), strings.Contains(text, "x509"), strings.Contains(text, "tls"):
+	case errors.Is(err, nats.ErrSecureConnWanted):
+		hint = "it does not offer TLS: configure it to, or write nats:// in the address"
+	case strings.Contains(text, "client certificate"):
+		hint = "look at the files of --nats-cert and --nats-key: both hold PEM"
+	case errors.Is(err, nats.ErrSecureConnRequired), strings.Contains(text, "x509"), strings.Contains(text, "tls"):
 		hint = "use tls:// in the address, and name the certificates to trust with --nats-ca"
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
 		hint = "start the broker with JetStream: nats-server -js"
-	case errors.Is(err, nats.ErrNoServers), errors.Is(err, nats.ErrTimeout), strings.Contains(text, "no such host"), strings.Contains(text, "refused"):
-		hint = "is it running, and is the address right? Start one with: nats-server -js"
+	case errors.Is(err, nats.ErrNoResponders), errors.Is(err, jetstream.ErrNoStreamResponse):
+		err = fmt.Errorf("JetStream does not answer: %w", err)
+		hint = "start the broker with JetStream: nats-server -js; a cluster needs more than half of its servers"
 	}
-	err = fmt.Errorf("engine: broker %s: %w", b.where, err)
-	if hint == "" {
-		return err
-	}
-	return myrmidon.WithHint(err, hint)
+	return myrmidon.WithHint(fmt.Errorf("engine: broker %s: %w", b.where, err), hint)
 }
 
 // join makes what a fleet needs on the broker, or finds it.
@@ -178,8 +208,15 @@ func (b *Backend) join(ctx context.Context, conn *nats.Conn, cfg Remote) error {
 			b.replicas = 3
 		}
 	}
+	if b.replicas > 1 {
+		b.patience = electionTimeout
+	}
 	// A server that has just started, or a cluster without a leader, answers a little later.
-	deadline := time.Now().Add(20 * time.Second)
+	wait := 20 * time.Second
+	if here, _ := conn.ConnectedServerJetStream(); !here {
+		wait = 2 * time.Second // for another server of its cluster
+	}
+	deadline := time.Now().Add(wait)
 	for {
 		err := b.layout(ctx, conn)
 		if err == nil || !passing(err) || time.Now().After(deadline) || ctx.Err() != nil {
@@ -330,26 +367,15 @@ func (b *Backend) Entries(ctx context.Context, prefix string) (out []engine.Entr
 	if err != nil {
 		return nil, err
 	}
-	w, err := kv.WatchFiltered(ctx, []string{kvFilter(prefix)}, jetstream.IgnoreDeletes())
+	err = b.current(ctx, kv, prefix, func(e jetstream.KeyValueEntry) error {
+		out = append(out, engine.Entry{Key: fromKV(e.Key()), Value: e.Value(), Revision: e.Revision(), Age: max(now.Sub(e.Created()), 0)})
+		return nil
+	})
 	if err != nil {
-		return nil, b.explain(err)
+		return nil, err
 	}
-	defer w.Stop()
-	for {
-		select {
-		case e, ok := <-w.Updates():
-			switch {
-			case !ok:
-				return nil, b.explain(errNoAnswer)
-			case e == nil:
-				slices.SortFunc(out, func(x, y engine.Entry) int { return strings.Compare(x.Key, y.Key) })
-				return out, nil
-			}
-			out = append(out, engine.Entry{Key: fromKV(e.Key()), Value: e.Value(), Revision: e.Revision(), Age: max(now.Sub(e.Created()), 0)})
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
+	slices.SortFunc(out, func(x, y engine.Entry) int { return strings.Compare(x.Key, y.Key) })
+	return out, nil
 }
 
 // serverTime asks the broker what time it is: its entries carry its own time.
@@ -364,32 +390,6 @@ func (b *Backend) serverTime(ctx context.Context, stream string) (now time.Time,
 	return now, err
 }
 
-// Watch implements engine.Registry.
-func (b *Backend) Watch(ctx context.Context, prefix string, fn func(engine.Entry)) error {
-	w, err := b.bucketOf(prefix).WatchFiltered(ctx, []string{kvFilter(prefix)})
-	if err != nil {
-		return b.explain(err)
-	}
-	defer w.Stop()
-	for {
-		select {
-		case e, ok := <-w.Updates():
-			switch {
-			case !ok:
-				return b.explain(errNoAnswer)
-			case e == nil:
-				fn(engine.Entry{})
-			case e.Operation() == jetstream.KeyValuePut:
-				fn(engine.Entry{Key: fromKV(e.Key()), Value: e.Value(), Revision: e.Revision()})
-			default:
-				fn(engine.Entry{Key: fromKV(e.Key()), Revision: e.Revision()})
-			}
-		case <-ctx.Done():
-			return nil
-		}
-	}
-}
-
 // Tell implements engine.Post.
 func (b *Backend) Tell(_ context.Context, topic string, data []byte) error {
 	err := b.conn.Publish(post+topic, data)
@@ -401,7 +401,14 @@ func (b *Backend) Tell(_ context.Context, topic string, data []byte) error {
 
 // Ask implements engine.Post.
 func (b *Backend) Ask(ctx context.Context, topic string, data []byte) ([]byte, error) {
-	res, err := b.conn.RequestWithContext(ctx, post+topic, data)
+	// Who listened a moment ago may be gone without a word.
+	once, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	var res *nats.Msg
+	err := b.link.within(once, func(ctx context.Context) (err error) {
+		res, err = b.conn.RequestWithContext(ctx, post+topic, data)
+		return err
+	})
 	if errors.Is(err, nats.ErrNoResponders) {
 		return nil, engine.ErrNobody
 	}
