@@ -55,7 +55,7 @@ func (w *Worker) candidates() (out []Order) {
 		if v.gone || w.owns[run] != nil {
 			continue
 		}
-		if out = append(out, v.Order); len(out) == adoptLook {
+		if out = append(out, v.Order); len(out) >= max(adoptLook, len(w.orders)/10) {
 			break
 		}
 	}
@@ -64,7 +64,7 @@ func (w *Worker) candidates() (out []Order) {
 
 // own carries a run to its end, or until this worker drains.
 func (w *Worker) own(ctx context.Context, home *FleetRun, load myrmidon.Workload) {
-	cfg := RunConfig{Workload: load, Lease: w.cfg.Lease, Log: w.log}
+	cfg := RunConfig{Workload: load, Lease: w.cfg.Lease, KeepPause: true, Log: w.log}
 	if w.cfg.Prepare != nil {
 		w.cfg.Prepare(&cfg)
 	}

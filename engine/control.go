@@ -125,6 +125,11 @@ const (
 
 // answer does what the owner is asked for.
 func (r *Run) answer(in controlRequest) (out controlReply) {
+	if r.shared() && r.sinceSaved() > LeaseTime/2 {
+		// This process was stopped or cut off: it may own the run no more.
+		out.Error = myrmidon.AsFailure(myrmidon.WithHint(fmt.Errorf("the owner of run %s does not know whether it still is", r.info.ID), "try again in a few seconds"))
+		return out
+	}
 	var err error
 	switch in.Do {
 	case doStats:

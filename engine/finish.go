@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"myrmidon"
@@ -41,6 +42,7 @@ func (r *Run) end(state myrmidon.State, err error) {
 	if err == nil && state == "" {
 		err = ErrInterrupted
 	}
+	r.stopBeat()
 	if !errors.Is(err, ErrOwned) {
 		r.mu.Lock()
 		stopped := errors.Is(err, ErrInterrupted)
@@ -69,6 +71,15 @@ func (r *Run) end(state myrmidon.State, err error) {
 // crash or an error before run.json says so leaves the run to be ended again.
 func (r *Run) finish(state myrmidon.State) (err error) {
 	ctx := context.Background()
+	if err := r.renew(); err != nil {
+		return err
+	}
+	home, shared := r.home.(*FleetRun)
+	if shared && state == myrmidon.Cancelled {
+		if err := home.cancel(r.info); err != nil {
+			return err
+		}
+	}
 	parked, err := r.stillParked(ctx)
 	if err != nil {
 		return err
@@ -101,7 +112,7 @@ func (r *Run) finish(state myrmidon.State) (err error) {
 	}
 	// Whoever has lost the run hears it here, before anything is taken away.
 	if r.shared() {
-		if err := r.saveBefore(before); err != nil {
+		if err := r.renew(); err != nil {
 			return err
 		}
 	}
@@ -117,20 +128,86 @@ func (r *Run) finish(state myrmidon.State) (err error) {
 		return err
 	}
 	r.report = rep
+	if state == myrmidon.Cancelled {
+		return r.backend.Purge(ctx, r.info.ID, 0) // nobody can take it up again
+	}
 	// What came after the end is not ours to take: somebody may have taken the run up anew.
 	return r.backend.Purge(ctx, r.info.ID, r.tracker.seq)
 }
 
-// saveBefore renews the lease with the standing from before the end.
-func (r *Run) saveBefore(info Info) error { return r.home.save(info) }
-
-// saveInfo replaces run.json.
+// saveInfo brings run.json, or the fleet's entry, up to date.
 func (r *Run) saveInfo() error {
+	r.saving.Lock()
+	defer r.saving.Unlock()
 	r.mu.Lock()
 	r.refresh()
 	info := r.info
 	r.mu.Unlock()
-	return r.home.save(info)
+	return r.save(info)
+}
+
+// save needs r.saving, so that what is saved last is what was known last.
+func (r *Run) save(info Info) error {
+	err := r.home.save(info)
+	if err == nil {
+		r.savedAt.Store(int64(time.Since(r.began)))
+	}
+	return err
+}
+
+// renew keeps the lease with the standing as it was saved last.
+func (r *Run) renew() error {
+	r.saving.Lock()
+	defer r.saving.Unlock()
+	home, ok := r.home.(*FleetRun)
+	if !ok {
+		return nil
+	}
+	err := home.confirm()
+	if err == nil {
+		r.savedAt.Store(int64(time.Since(r.began)))
+	}
+	return err
+}
+
+// sinceSaved is how long ago the run's standing was saved, which is the age of its lease.
+func (r *Run) sinceSaved() time.Duration {
+	return time.Since(r.began) - time.Duration(r.savedAt.Load())
+}
+
+// beat keeps the lease of a fleet's run from the moment that this process has it: reading a
+// long history, or writing the evidence of many items, takes longer than a lease. When the
+// lease is lost the run stops.
+func (r *Run) beat() {
+	if !r.shared() {
+		return
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	var beating sync.WaitGroup
+	beating.Go(func() {
+		tick := time.NewTicker(time.Second)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			if r.sinceSaved() < 1500*time.Millisecond {
+				continue
+			}
+			if err := r.renew(); err != nil && ctx.Err() == nil {
+				r.mu.Lock()
+				r.lost = err
+				r.mu.Unlock()
+				r.stopDrain()
+				r.stopKill()
+				r.wake()
+				return
+			}
+		}
+	})
+	r.stopBeat = func() { stop(); beating.Wait() }
 }
 
 // refresh brings info up to date; r.mu is held.

@@ -12,6 +12,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/oklog/ulid/v2"
@@ -30,6 +31,7 @@ type Order struct {
 	Workload string          `json:"workload"`
 	Version  uint32          `json:"version"`
 	Spec     json.RawMessage `json:"spec"`
+	Term     uint64          `json:"term"` // of the owner that wrote it
 	Paused   bool            `json:"paused,omitempty"`
 	Kinds    []string        `json:"paused_kinds,omitempty"`
 	// Cancelled: what is under way ends, what is queued is dropped.
@@ -59,7 +61,11 @@ type FleetRun struct {
 	ID    string
 	fleet Fleet
 	me    Owner
+
+	mu    sync.Mutex
 	rev   uint64 // of our entry, while we own the run
+	value []byte // of our entry
+	prior *Info  // how the run stood when we locked it, until it is saved
 	order []byte // as last stored
 	oRev  uint64
 }
@@ -72,7 +78,10 @@ func (f *FleetRuns) Create(info Info) (Home, error) {
 	info.ID, info.Created, info.State, info.Owner, info.Term = r.ID, time.Now().UTC(), myrmidon.Planning, f.me, 1
 	info.Durability = f.fleet.Durability()
 	// The order first: a run that is taken over has one.
-	if err := r.saveOrder(info); err != nil {
+	r.mu.Lock()
+	err := r.saveOrder(info)
+	r.mu.Unlock()
+	if err != nil {
 		return nil, err
 	}
 	return r, r.save(info)
@@ -136,6 +145,8 @@ func (r *FleetRun) decode(e Entry) (Info, error) {
 // Info implements Home.
 func (r *FleetRun) Info() (Info, error) {
 	info, _, err := r.entry()
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if r.rev > 0 {
 		info.Live = true
 	}
@@ -157,6 +168,8 @@ func (r *FleetRun) entry() (Info, Entry, error) {
 // Lock takes the run's lease if its owner has given it up, or was not heard of for
 // LeaseTime.
 func (r *FleetRun) Lock() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if r.rev > 0 {
 		return nil
 	}
@@ -167,6 +180,7 @@ func (r *FleetRun) Lock() error {
 	if info.Live {
 		return r.owned(info)
 	}
+	prior := info
 	info.Owner = r.me
 	info.Term++
 	info.Left, info.Free = false, false
@@ -184,7 +198,7 @@ func (r *FleetRun) Lock() error {
 	if err != nil {
 		return err
 	}
-	r.rev = rev
+	r.rev, r.value, r.prior = rev, data, &prior
 	o, err := r.fleet.Entry(context.Background(), orderKey(r.ID))
 	switch {
 	case err == nil:
@@ -202,6 +216,8 @@ func (r *FleetRun) owned(info Info) error {
 
 // Unlock gives the run up: another process may take it at once.
 func (r *FleetRun) Unlock() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	rev := r.rev
 	r.rev = 0
 	if rev == 0 {
@@ -212,6 +228,9 @@ func (r *FleetRun) Unlock() error {
 		return nil // somebody else has it, or nobody needs it
 	}
 	info.Left = true
+	if p := r.prior; p != nil { // it was only looked at
+		info.Left, info.Free = p.Left, !p.Left
+	}
 	data, err := json.Marshal(info)
 	if err != nil {
 		return fmt.Errorf("engine: run %s: %w", r.ID, err)
@@ -224,7 +243,45 @@ func (r *FleetRun) Unlock() error {
 
 // drop ends the ownership without a word: the lease ends by itself, and then another
 // process may carry the run.
-func (r *FleetRun) drop() { r.rev = 0 }
+func (r *FleetRun) drop() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.rev = 0
+}
+
+// confirm stores the run's entry once more as it is, which renews the lease. The error
+// wraps ErrOwned if another process has taken the run.
+func (r *FleetRun) confirm() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.put(r.value)
+}
+
+// put replaces the run's entry; r.mu is held.
+func (r *FleetRun) put(data []byte) error {
+	rev, err := r.fleet.Put(context.Background(), runKey(r.ID), data, r.rev)
+	if errors.Is(err, ErrConflict) {
+		r.rev = 0
+		who := "another process"
+		if now, _, err := r.entry(); err == nil {
+			who = now.Owner.String()
+		}
+		return myrmidon.WithHint(fmt.Errorf("run %s was taken over: %w: %s", r.ID, ErrOwned, who),
+			"this process was not heard of for a while; watch the run with myrmidon runs show --nats "+r.ID)
+	}
+	if err == nil {
+		r.rev, r.value = rev, data
+	}
+	return err
+}
+
+// cancel tells the workers that the run is cancelled, before its end is written.
+func (r *FleetRun) cancel(info Info) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	info.State = myrmidon.Cancelled
+	return r.saveOrder(info)
+}
 
 // save replaces the run's entry, which renews the lease.
 func (r *FleetRun) save(info Info) error {
@@ -233,23 +290,16 @@ func (r *FleetRun) save(info Info) error {
 	if err != nil {
 		return fmt.Errorf("engine: run %s: %w", r.ID, err)
 	}
-	rev, err := r.fleet.Put(context.Background(), runKey(r.ID), data, r.rev)
-	if errors.Is(err, ErrConflict) {
-		r.rev = 0
-		if now, _, err := r.entry(); err == nil {
-			info = now
-		}
-		return myrmidon.WithHint(fmt.Errorf("run %s was taken over: %w: %s", r.ID, ErrOwned, info.Owner),
-			"this process was not heard of for a while; watch the run with myrmidon runs show --nats "+r.ID)
-	}
-	if err != nil {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.put(data); err != nil {
 		return err
 	}
-	r.rev = rev
+	r.prior = nil
 	return r.saveOrder(info)
 }
 
-// saveOrder tells the workers, if there is something new.
+// saveOrder tells the workers, if there is something new; r.mu is held.
 func (r *FleetRun) saveOrder(info Info) error {
 	ctx := context.Background()
 	if info.State.Ended() && info.State != myrmidon.Cancelled {
@@ -260,7 +310,7 @@ func (r *FleetRun) saveOrder(info Info) error {
 		return r.fleet.Forget(ctx, orderKey(r.ID))
 	}
 	data, err := json.Marshal(Order{
-		Run: r.ID, Workload: info.Workload, Version: info.Version, Spec: info.Spec,
+		Run: r.ID, Workload: info.Workload, Version: info.Version, Spec: info.Spec, Term: info.Term,
 		Paused: info.Paused, Kinds: info.Kinds, Cancelled: info.State == myrmidon.Cancelled,
 	})
 	if err != nil {
@@ -286,6 +336,10 @@ func (r *FleetRun) saveOrder(info Info) error {
 		case err != nil:
 			return err
 		default:
+			var there Order
+			if json.Unmarshal(e.Value, &there) == nil && there.Term > info.Term {
+				return fmt.Errorf("run %s was taken over: %w", r.ID, ErrOwned)
+			}
 			r.oRev = e.Revision
 		}
 	}
@@ -344,7 +398,7 @@ func (r *FleetRun) Remove() error {
 	if err := r.unset(ctx, reportPrefix(r.ID), itemsPrefix(r.ID)); err != nil {
 		return err
 	}
-	r.rev = 0
+	r.drop()
 	return r.fleet.Forget(ctx, runKey(r.ID))
 }
 
@@ -363,9 +417,17 @@ func (r *FleetRun) Control() Control {
 		if err != nil {
 			return out, err
 		}
-		answer, err := r.fleet.Ask(ctx, ownTopic(r.ID), data)
+		within, cancel := context.WithTimeout(ctx, LeaseTime/2)
+		defer cancel()
+		answer, err := r.fleet.Ask(within, ownTopic(r.ID), data)
 		if errors.Is(err, ErrNobody) {
 			return out, ErrNoOwner
+		}
+		if err != nil && within.Err() != nil && ctx.Err() == nil {
+			// Its connection may outlive it: a machine that lost its power says no goodbye.
+			if info, _, ierr := r.entry(); ierr == nil && !info.Live {
+				return out, ErrNoOwner
+			}
 		}
 		if err != nil {
 			return out, err
@@ -539,6 +601,10 @@ func (f *fleetItems) finish() (int64, error) {
 	}
 	head, err := json.Marshal(pagesHead{int(f.n)})
 	if err != nil {
+		return 0, err
+	}
+	// An owner that was stopped until now must not replace what its successor wrote.
+	if err := f.r.confirm(); err != nil {
 		return 0, err
 	}
 	return f.n, f.r.fleet.Set(context.Background(), itemsPrefix(f.r.ID)+"head", head)

@@ -40,7 +40,7 @@ const (
 	doingEvery = time.Second
 	// adoptEvery is how often it looks at some runs for ones whose owner died.
 	adoptEvery = 3 * time.Second
-	// adoptLook is at how many.
+	// adoptLook is at how many at least; of many runs it is a tenth.
 	adoptLook = 3
 	// askWait is how long an owner is waited for.
 	askWait = 3 * time.Second
@@ -170,7 +170,7 @@ func (w *Worker) carry(stopAnswering func()) {
 	w.err = inner.run(w.drain, w.kill, w.stopKill)
 	w.stopDrain()
 	for _, r := range w.owned() {
-		r.Drain()
+		r.Hand()
 	}
 	for _, r := range w.owned() {
 		<-r.Done()
@@ -277,10 +277,10 @@ func (w *Worker) look(ctx context.Context, job myrmidon.Job, again bool) (verdic
 	switch {
 	case gone:
 		return dropIt, nil
-	case o.Paused || slices.Contains(o.Kinds, job.Kind):
-		return holdIt, nil
 	case again && w.stale(ctx, job):
 		return dropIt, nil
+	case o.Paused || slices.Contains(o.Kinds, job.Kind):
+		return holdIt, nil
 	}
 	return doIt, nil
 }

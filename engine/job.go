@@ -63,8 +63,10 @@ func (w *worker) do(kill context.Context, d Delivery) error {
 	case kill.Err() != nil && err != nil:
 		// Not the job's failure: it stops with us and counts no attempt.
 		return d.Release(store)
+	case errors.Is(err, errLater):
+		return d.Release(store)
 	case errors.Is(err, errRunEnded):
-		return d.Ack(store)
+		return w.ended(store, d)
 	}
 	if err := w.settle(store, job, res, err); err != nil {
 		return err
@@ -72,6 +74,22 @@ func (w *worker) do(kill context.Context, d Delivery) error {
 	kept = true
 	return d.Ack(store)
 }
+
+// ended handles a job whose handler ended because its run seems to have: what was heard may
+// be old, so the registry is asked once more.
+func (w *worker) ended(ctx context.Context, d Delivery) error {
+	verdict, err := w.runs.look(ctx, d.Job(), false)
+	if err != nil {
+		return err
+	}
+	if verdict == dropIt {
+		return d.Ack(ctx)
+	}
+	return d.Release(ctx)
+}
+
+// errLater says that a job cannot be begun now.
+var errLater = errors.New("engine: the job must wait for others of its process")
 
 // errRunEnded says that a handler ended because its run was cancelled.
 var errRunEnded = errors.New("engine: the run has ended")
@@ -170,7 +188,12 @@ func (w *worker) settle(ctx context.Context, job myrmidon.Job, res myrmidon.Resu
 		Type: EventResult, Run: job.Run, Time: time.Now().UTC(), Phase: job.Phase, Shard: job.Shard, Epoch: job.Epoch,
 		Job: &lean, Result: &res, Failed: failed, Parked: parked, Error: failure, Worker: w.name, Nonce: rand.Uint64(),
 	}}
-	return w.backend.Commit(ctx, batch)
+	err = w.backend.Commit(ctx, batch)
+	if err == nil || !myrmidon.IsPermanent(err) || len(res.Items) == 0 && res.Output == nil {
+		return err
+	}
+	// What the handler said cannot be stored, as it is no JSON or too large once escaped.
+	return w.settle(ctx, job, myrmidon.Result{Usage: res.Usage}, myrmidon.Permanent(fmt.Errorf("%s: its result cannot be stored: %w", job.Kind, err)))
 }
 
 // maxEvidence bounds a result so that its event fits a message.
@@ -188,6 +211,26 @@ func evidenceSize(r myrmidon.Result) int {
 	return n
 }
 
+// maxReason bounds the text of a failure, which travels in events, parked jobs and leases.
+const maxReason = 8 << 10
+
+// clip shortens what a failure says.
+func clip(f *myrmidon.Failure) *myrmidon.Failure {
+	if f == nil || len(f.Message) <= maxReason && len(f.Hint) <= maxReason {
+		return f
+	}
+	out := *f
+	out.Message, out.Hint = clipText(f.Message), clipText(f.Hint)
+	return &out
+}
+
+func clipText(s string) string {
+	if len(s) <= maxReason {
+		return s
+	}
+	return strings.ToValidUTF8(s[:maxReason], "") + "… (cut off)"
+}
+
 // judge says which items failed, which of them are parked, and why.
 func (w *worker) judge(job myrmidon.Job, res myrmidon.Result, err error) (failed, parked []uint32, failure *myrmidon.Failure) {
 	attempts := w.kinds[job.Kind].Attempts
@@ -196,10 +239,11 @@ func (w *worker) judge(job myrmidon.Job, res myrmidon.Result, err error) (failed
 	}
 	last := int(job.Attempt) >= attempts
 	named := make(map[uint32]*myrmidon.Failure, len(res.Items))
-	for _, it := range res.Items {
-		named[it.Index] = it.Error
+	for i, it := range res.Items {
+		res.Items[i].Error = clip(it.Error)
+		named[it.Index] = res.Items[i].Error
 	}
-	whole := myrmidon.AsFailure(err)
+	whole := clip(myrmidon.AsFailure(err))
 	for i := range job.Items() {
 		f, ok := named[i]
 		if !ok {

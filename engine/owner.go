@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"myrmidon"
@@ -31,6 +32,8 @@ type RunConfig struct {
 	// RetryParked takes up a run that has ended, to try what it parked once more.
 	RetryParked bool
 	RetryIDs    []string // which; none means all
+	// KeepPause leaves a paused run paused: it changes its owner, and nobody resumed it.
+	KeepPause bool
 	// Decorate adds what handlers find in their contexts; nil adds nothing.
 	Decorate func(ctx context.Context, kind string) context.Context
 	Log      *slog.Logger
@@ -55,13 +58,19 @@ type Run struct {
 	began               time.Time
 	held                sync.Map // see workerConfig
 
+	saving   sync.Mutex   // held while info is saved; before mu
+	savedAt  atomic.Int64 // when it was saved last, since began
+	stopBeat func()
+
 	mu        sync.Mutex
+	lost      error // why this process owns the run no more
 	info      Info
 	tracker   *tracker
 	inflight  map[inflightKey]inflight
 	holding   bool // jobs may be held although nothing is paused any more
 	ticks     int
-	starting  int // phase whose start was stored but whose event is not here yet; -1
+	measured  time.Time // the memory
+	starting  int       // phase whose start was stored but whose event is not here yet; -1
 	cancelled bool
 	handing   bool // see Hand
 	ending    bool
@@ -109,7 +118,7 @@ func Start(ctx context.Context, home Home, cfg RunConfig) (*Run, error) {
 	r := &Run{
 		cfg: cfg, home: home, info: info, began: time.Now(), starting: -1, log: cfg.Log.With("run", info.ID),
 		changed: make(chan struct{}, 1), done: make(chan struct{}), inflight: make(map[inflightKey]inflight),
-		tracker: newTracker(info.ID, cfg.Workload.Phases), activeAt: info.Active, holding: true,
+		tracker: newTracker(info.ID, cfg.Workload.Phases), activeAt: info.Active, holding: true, stopBeat: func() {},
 	}
 	r.cfg.Meter.join(r)
 	if r.backend, err = r.open(ctx); err != nil {
@@ -119,15 +128,23 @@ func Start(ctx context.Context, home Home, cfg RunConfig) (*Run, error) {
 	r.drain, r.stopDrain = context.WithCancel(context.WithoutCancel(ctx))
 	r.kill, r.stopKill = context.WithCancel(context.WithoutCancel(ctx))
 	r.info.Owner = home.owner()
-	r.info.Paused, r.info.Kinds, r.info.Left, r.info.Free = false, nil, false, false
+	if !cfg.KeepPause {
+		r.info.Paused, r.info.Kinds = false, nil
+	}
+	r.gate.Set(r.info.Paused)
+	r.info.Left, r.info.Free = false, false
 	if r.info.State.Ended() || r.info.State == "" {
 		r.info.State = myrmidon.Running
 		r.info.Ended = time.Time{}
 	}
 	var control closer
+	r.beat()
 	err = r.recover(ctx)
+	if err == nil && cfg.RetryParked {
+		_, err = r.chosen(ctx, cfg.RetryIDs) // a name that is not there leaves the run as it was
+	}
 	if err == nil && r.shared() {
-		err = r.home.save(r.info) // before there are jobs: workers drop those of a run that has ended
+		err = r.saveInfo() // before there are jobs: workers drop those of a run that has ended
 	}
 	if err == nil && cfg.RetryParked {
 		_, err = r.Retry(cfg.RetryIDs...)
@@ -140,6 +157,7 @@ func Start(ctx context.Context, home Home, cfg RunConfig) (*Run, error) {
 		r.stopDrain()
 		r.stopKill()
 		r.cfg.Meter.leave(r)
+		r.stopBeat()
 		return nil, errors.Join(err, r.closeBackend())
 	}
 	go r.carry(control)
@@ -276,6 +294,10 @@ func (r *Run) stale(j myrmidon.Job) bool {
 	return r.tracker.stale(j)
 }
 
+// measureEvery is how often memory is measured while jobs go on: it takes some calls of the
+// kernel, which short jobs would feel.
+const measureEvery = 100 * time.Millisecond
+
 func inflightKeyOf(job myrmidon.Job) inflightKey {
 	key := inflightKey{job.Phase, job.Shard, job.First}
 	if len(job.Only) > 0 {
@@ -286,7 +308,6 @@ func inflightKeyOf(job myrmidon.Job) inflightKey {
 
 func (r *Run) progress(job myrmidon.Job, a myrmidon.Amount, done bool) {
 	key := inflightKeyOf(job)
-	own := ownRSS()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if done {
@@ -294,7 +315,11 @@ func (r *Run) progress(job myrmidon.Job, a myrmidon.Amount, done bool) {
 		return
 	}
 	r.inflight[key] = inflight{job: job, amount: a}
-	sum := own
+	if time.Since(r.measured) < measureEvery {
+		return
+	}
+	r.measured = time.Now()
+	sum := ownRSS()
 	for _, f := range r.inflight {
 		sum += f.amount.RSS
 	}
@@ -352,7 +377,7 @@ func (r *Run) steer(failed, worked chan error) (myrmidon.State, error) {
 func (r *Run) unhold() error {
 	r.mu.Lock()
 	r.ticks++
-	due := !r.info.Paused && len(r.info.Kinds) == 0 && (r.holding || r.shared() && r.ticks%10 == 0)
+	due := !r.info.Paused && len(r.info.Kinds) == 0 && (r.holding || r.ticks%10 == 0)
 	if due {
 		r.holding = false
 	}
@@ -370,6 +395,10 @@ func (r *Run) unhold() error {
 // advance starts the next phase if it is its turn.
 func (r *Run) advance() (myrmidon.State, error) {
 	r.mu.Lock()
+	if r.lost != nil {
+		defer r.mu.Unlock()
+		return "", r.lost
+	}
 	if r.cancelled {
 		r.mu.Unlock()
 		return myrmidon.Cancelled, nil
@@ -431,8 +460,10 @@ func (r *Run) Done() <-chan struct{} { return r.done }
 func (r *Run) Drain() {
 	r.mu.Lock()
 	r.stopDrain()
-	r.gate.Set(false)
-	r.info.Paused = false
+	if !r.handing { // who takes the run up next keeps its pause
+		r.gate.Set(false)
+		r.info.Paused = false
+	}
 	r.mu.Unlock()
 	r.wake()
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -78,7 +79,7 @@ func (r *Run) Retry(ids ...string) (int, error) {
 	}
 	epoch := r.tracker.epoch + 1
 	stored := 0
-	for batch := range slices.Chunk(all, MaxSliceJobs) {
+	for batch := range retryBatches(all) {
 		event := Event{Type: EventRetried, Run: r.info.ID, Time: time.Now().UTC(), Epoch: epoch, Nonce: rand.Uint64()}
 		var jobs []myrmidon.Job
 		var taken []string
@@ -109,6 +110,27 @@ func (r *Run) Retry(ids ...string) (int, error) {
 	}
 	r.wake()
 	return stored, nil
+}
+
+// retryBatches yields the entries in batches whose event fits a message: it names each
+// item that is tried again.
+func retryBatches(all []Parked) iter.Seq[[]Parked] {
+	return func(yield func([]Parked) bool) {
+		from, size := 0, 0
+		for i, p := range all {
+			n := 200 + 6*len(p.Job.Name) + 11*len(p.Job.Only) // escaped at worst
+			if i > from && (size+n > MaxMessage/2 || i-from == MaxSliceJobs) {
+				if !yield(all[from:i]) {
+					return
+				}
+				from, size = i, 0
+			}
+			size += n
+		}
+		if from < len(all) {
+			yield(all[from:])
+		}
+	}
 }
 
 // chosen returns the parked entries with these IDs, or all without any. One that is not

@@ -51,8 +51,10 @@ func (w *worker) plan(kill context.Context, d Delivery) error {
 	switch {
 	case kill.Err() != nil && err != nil:
 		return d.Release(store)
+	case errors.Is(err, errLater):
+		return d.Release(store)
 	case errors.Is(err, errRunEnded):
-		return d.Ack(store)
+		return w.ended(store, d)
 	case err != nil:
 		return w.planFailed(store, d, err)
 	}
@@ -62,6 +64,9 @@ func (w *worker) plan(kill context.Context, d Delivery) error {
 	}
 	cursor.Run, cursor.Phase, cursor.Shard, cursor.Steps = job.Run, job.Phase, job.Shard, at.Step+1
 	err = w.backend.Commit(store, Batch{Jobs: jobs, Events: []Event{event}, Next: cursor})
+	if err != nil && myrmidon.IsPermanent(err) {
+		return w.planFailed(store, d, err) // too large, or no JSON
+	}
 	if err != nil && !errors.Is(err, ErrStaleSlice) {
 		return err
 	}
@@ -138,7 +143,7 @@ func (w *worker) number(job myrmidon.Job, at planSpec, s myrmidon.Slice) ([]myrm
 
 // planFailed stores another try of a slice, or parks the shard's plan.
 func (w *worker) planFailed(ctx context.Context, d Delivery, err error) error {
-	job, f := d.Job(), myrmidon.AsFailure(err)
+	job, f := d.Job(), clip(myrmidon.AsFailure(err))
 	if !f.Permanent && job.Attempt < defaultAttempts {
 		next := job
 		next.Attempt++
@@ -152,7 +157,7 @@ func (w *worker) planFailed(ctx context.Context, d Delivery, err error) error {
 	}
 	event := Event{
 		Type: EventPlanned, Run: job.Run, Time: time.Now().UTC(), Phase: job.Phase, Shard: job.Shard, Epoch: job.Epoch,
-		Error: f, Worker: w.name,
+		Step: job.First + 1, Error: f, Worker: w.name, Nonce: rand.Uint64(),
 	}
 	if err := w.backend.Commit(ctx, Batch{Events: []Event{event}}); err != nil {
 		return err

@@ -27,6 +27,9 @@ func (r *Run) recover(ctx context.Context) error {
 	return r.backend.Read(ctx, r.info.ID, r.tracker.seq, false, r.apply)
 }
 
+// maxPages bounds a snapshot: 1 GiB.
+const maxPages = 1 << 30 / (maxBlob / 2)
+
 // restore reads the last snapshot. The error wraps fs.ErrNotExist if there is none.
 func (r *Run) restore(ctx context.Context) error {
 	head, err := r.backend.Value(ctx, snapshotPrefix(r.info.ID)+"head")
@@ -36,6 +39,9 @@ func (r *Run) restore(ctx context.Context) error {
 	var at snapshotHead
 	if err := json.Unmarshal(head, &at); err != nil {
 		return fmt.Errorf("engine: snapshot of run %s: %w", r.info.ID, err)
+	}
+	if at.Pages < 0 || at.Pages > maxPages {
+		return fmt.Errorf("engine: snapshot of run %s: %d pages", r.info.ID, at.Pages)
 	}
 	pages := make([][]byte, at.Pages)
 	for i := range pages {

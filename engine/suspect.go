@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"strconv"
 	"strings"
+	"time"
 
 	"myrmidon"
 )
@@ -31,6 +32,22 @@ func startsPrefix(run string) string { return "starts/" + run + "/" }
 func startsKey(j myrmidon.Job) string {
 	k := heldKeyOf(j)
 	return fmt.Sprintf("%s%s-%d-%d-%d-%d-%d", startsPrefix(j.Run), strings.ReplaceAll(j.Kind, ".", "-"), k.phase, k.shard, k.first, k.attempt, k.epoch)
+}
+
+// aloneWait is how long a suspect waits for the jobs beside it; then another worker may
+// have it. Longer would stop those that wait behind it while a paused one is under way.
+const aloneWait = 10 * time.Second
+
+// lockAlone takes the process for one job, if it can be had in time. It does not queue: a
+// waiting writer would keep new readers out.
+func (w *worker) lockAlone(ctx context.Context) bool {
+	for deadline := time.Now().Add(aloneWait); !w.alone.TryLock(); {
+		if time.Now().After(deadline) || ctx.Err() != nil {
+			return false
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return true
 }
 
 // suspect counts a start of a job that may have been handed out before. acquit is called
@@ -60,7 +77,9 @@ func (w *worker) suspect(ctx context.Context, d Delivery) (acquit func(), err er
 	unlock := w.alone.RUnlock
 	if starts >= suspectStarts {
 		w.log.Warn("a job has ended its worker before, or was with one that did; it runs alone", "job", job.Name, "kind", job.Kind, "run", job.Run, "starts", starts)
-		w.alone.Lock()
+		if !w.lockAlone(ctx) {
+			return nil, errLater
+		}
 		unlock = w.alone.Unlock
 	} else {
 		w.alone.RLock()

@@ -147,7 +147,7 @@ func (t *tracker) planned(e Event) {
 	}
 	s := t.shard(e.Phase, e.Shard)
 	if e.Error != nil {
-		if e.Epoch >= t.epoch && !s.sealed {
+		if e.Epoch >= t.epoch && !s.sealed && !s.steps.Contains(e.Step) {
 			s.planFailed = e.Error
 			t.lastErr = e.Error
 		}

@@ -181,7 +181,11 @@ func (w *worker) loop(drain, kill context.Context, jobs, hands *sync.WaitGroup, 
 		if w.gate.Wait(drain) != nil {
 			return nil
 		}
-		if err := w.slot(drain, fail); err != nil || drain.Err() != nil {
+		ok, err := w.slot(drain, fail)
+		if err != nil || drain.Err() != nil {
+			if ok {
+				<-w.slots
+			}
 			return err
 		}
 		d, err := w.take(drain)
@@ -211,12 +215,12 @@ func (w *worker) loop(drain, kill context.Context, jobs, hands *sync.WaitGroup, 
 
 // slot waits for a slot, unless drain ends. Jobs that were pulled wait with it for a
 // moment only: another worker may be free.
-func (w *worker) slot(drain context.Context, fail chan error) error {
+func (w *worker) slot(drain context.Context, fail chan error) (ok bool, err error) {
 	select {
 	case err := <-fail:
-		return err
+		return false, err
 	case w.slots <- struct{}{}:
-		return nil
+		return true, nil
 	default:
 	}
 	timer := time.NewTimer(readyTime)
@@ -224,15 +228,15 @@ func (w *worker) slot(drain context.Context, fail chan error) error {
 	for {
 		select {
 		case err := <-fail:
-			return err
+			return false, err
 		case w.slots <- struct{}{}:
 			w.full.Store(false)
-			return nil
+			return true, nil
 		case <-drain.Done():
-			return nil
+			return false, nil
 		case h := <-w.caught:
 			if err := w.catch(h); err != nil {
-				return err
+				return false, err
 			}
 		case <-timer.C:
 			w.full.Store(true)

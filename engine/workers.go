@@ -173,6 +173,9 @@ func AskWorker(ctx context.Context, f Fleet, prefix string, drain bool, priority
 		ids = append(ids, w.ID)
 	}
 	id, found := findID(ids, prefix)
+	if prefix == "latest" && len(all) > 0 {
+		id = slices.MaxFunc(all, func(x, y WorkerInfo) int { return x.Started.Compare(y.Started) }).ID
+	}
 	switch {
 	case found == 0:
 		return "", myrmidon.WithHint(fmt.Errorf("no worker %s at %s", prefix, f.Where()), "myrmidon workers --nats lists them")

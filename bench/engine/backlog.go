@@ -99,7 +99,7 @@ func hold(ctx context.Context, dir string, to io.Writer) error {
 	}
 	h.Open = time.Since(start)
 	start = time.Now()
-	ds, err := b.Pull(ctx, engine.PullRequest{Lane: benchLane, N: engine.MaxPull, Wait: 10 * time.Second})
+	ds, err := b.Pull(ctx, engine.PullRequest{Lane: benchLane, N: engine.MaxPull, Wait: time.Second})
 	if err == nil && len(ds) == 0 {
 		err = errors.New("the backlog is empty")
 	}

@@ -12,7 +12,8 @@
 // loaded in turn, ours, theirs, ours, …, and ratios are taken within a round.
 //
 //	enqueue         from the first call until all jobs are confirmed: slices of 900 from
-//	                4 goroutines; theirs message by message, 8,192 unconfirmed
+//	                8 goroutines, 7,200 unconfirmed; theirs message by message from 8
+//	                connections, 8,192 unconfirmed
 //	enqueue, one    ours alone: single jobs from 256 goroutines, whose commits are gathered
 //	pull and ack    each job acknowledged by itself, until the server has answered a
 //	                question that was sent behind the last acknowledgement

@@ -21,7 +21,7 @@ import (
 const (
 	jobSize = 300 // bytes of a stored job, as of the peer's messages
 
-	committers = 4   // goroutines that commit slices, as that many planners do
+	committers = 8   // goroutines that commit slices, as that many planners do; the peer has 8 publishers
 	single     = 256 // goroutines that commit one job at a time, as that many handlers do
 	pullers    = 4   // goroutines that pull and acknowledge
 	latencies  = 301 // jobs to take a latency of, as of the peer's messages

@@ -61,9 +61,9 @@ func TestPrintTable(t *testing.T) {
 	})
 	const want = `                      unit    myrmidon                RabbitMQ 3.10.8  ratio                target
 enqueue               jobs/s  70000 (60000 to 80000)  40000            1.75 (1.50 to 2.00)  at least 1.5 x  met
-pull and ack          jobs/s  80000                   100000           0.80                 at least 1 x  MISSED
+pull and ack          jobs/s  80000                   100000           0.80                 at least 1 x    MISSED
 pull, acked together  jobs/s  -                       120000           -                                   
-to the handler, p50   us      400                     800              0.50                 at most 1 x  met
+to the handler, p50   us      400                     800              0.50                 at most 1 x     met
 
 1 of 3 targets are missed
 `

@@ -47,9 +47,6 @@ func serveEffects(l net.Listener) *effects {
 	return e
 }
 
-// port is where the server listens.
-func (e *effects) port() int { return e.listen.Addr().(*net.TCPAddr).Port }
-
 // ServeHTTP takes PUT /<name>.
 func (e *effects) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	name := strings.TrimPrefix(req.URL.Path, "/")

@@ -58,7 +58,7 @@ type flags struct {
 	runs, items, parallel int
 	seed                  uint64
 	keep                  string
-	calm                  bool
+	calm, proxies         bool
 }
 
 func main() {
@@ -72,6 +72,7 @@ func main() {
 	flag.Uint64Var(&f.seed, "seed", 0, "of the first run; the others count on (default: drawn)")
 	flag.StringVar(&f.keep, "keep", "", "folder to keep all logs in (default: a temporary one, kept if a run fails)")
 	flag.BoolVar(&f.calm, "calm", false, "without faults")
+	flag.BoolVar(&f.proxies, "proxies", false, "proxies instead of network namespaces")
 	flag.Parse()
 	if flag.NArg() > 0 || f.runs < 1 || f.items < 1 || f.parallel < 1 {
 		flag.Usage()
@@ -106,10 +107,12 @@ func (f flags) run(ctx context.Context) (failed int, err error) {
 	} else if err := os.MkdirAll(dir, 0o755); err != nil {
 		return 0, err
 	}
-	namespaces := true
-	if err := netfault.Available(); err != nil {
-		namespaces = false
-		fmt.Printf("no network namespaces here (%v): proxies cut processes off, brokers are not cut off\n", err)
+	namespaces := !f.proxies
+	if namespaces {
+		if err := netfault.Available(); err != nil {
+			namespaces = false
+			fmt.Printf("no network namespaces here (%v): proxies cut workers and owners off, brokers are killed instead\n", err)
+		}
 	}
 	fmt.Printf("%d runs of %d items, seeds from %d\n", f.runs, f.items, f.seed)
 	began := time.Now()

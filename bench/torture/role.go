@@ -69,8 +69,12 @@ func shortTime(_ []string, a slog.Attr) slog.Attr {
 }
 
 func (r role) play(log *slog.Logger) error {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	// The signal is never given back: it may come while the process ends by itself.
+	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
+	asked := make(chan os.Signal, 1)
+	signal.Notify(asked, syscall.SIGTERM)
+	go func() { <-asked; stop() }()
 	fleet, err := r.connect(ctx, log)
 	if err != nil || fleet == nil {
 		return err
@@ -131,7 +135,7 @@ func (r role) own(ctx context.Context, fleet engine.Fleet, w myrmidon.Workload, 
 	return err
 }
 
-// home returns the run, locked; nil if it has ended.
+// home returns the run, locked; nil if it has ended, or ctx.
 func (r role) home(ctx context.Context, fleet engine.Fleet, log *slog.Logger) (engine.Home, error) {
 	runs := engine.RunsOf(fleet)
 	info, err := findRun(runs, r.Spec.Tag)
@@ -154,14 +158,18 @@ func (r role) home(ctx context.Context, fleet engine.Fleet, log *slog.Logger) (e
 			return nil, err
 		}
 		if err = home.Lock(); err == nil {
-			log.Info("took the run", "run", info.ID, "from", info.Owner.String())
+			from := info.Owner
+			if info, err = home.Info(); err != nil || info.State.Ended() {
+				return nil, errors.Join(err, home.Unlock()) // it ended between the two
+			}
+			log.Info("took the run", "run", info.ID, "from", from.String())
 			return home, nil
 		}
 		if !errors.Is(err, engine.ErrOwned) {
 			return nil, err
 		}
-		if err := sleep(ctx, 500*time.Millisecond); err != nil {
-			return nil, err
+		if sleep(ctx, 500*time.Millisecond) != nil {
+			return nil, nil
 		}
 	}
 }

@@ -19,7 +19,7 @@ func TestMain(m *testing.M) {
 
 func TestEveryEffectIsThereOnceAfterFaults(t *testing.T) {
 	namespaces := netfault.Available() == nil
-	one := newTrial(20, 500, namespaces, filepath.Join(t.TempDir(), "run"))
+	one := newTrial(25, 500, namespaces, filepath.Join(t.TempDir(), "run"))
 	out, err := one.run(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -111,7 +111,7 @@ func (t *trial) run(ctx context.Context) (out outcome, err error) {
 	} else if err != nil {
 		out.wall = time.Since(began)
 		out.violations = append(out.violations, fmt.Sprintf("the run has not ended %v after the last fault", patience))
-		out.violations = append(out.violations, w.unexpected()...)
+		out.violations = append(out.violations, w.unexpected(false)...)
 		return out, w.dump()
 	}
 	out.violations, err = t.judge(ctx, w, watch, &out)
@@ -176,10 +176,13 @@ func (t *trial) judge(ctx context.Context, w *world, watch *observer, out *outco
 	if err = errors.Join(err, lines.Close()); err != nil {
 		return []string{err.Error()}, nil
 	}
-	wrong := w.unexpected()
+	wrong := w.unexpected(false)
 	// Late writers may still be at work: they belong to the picture.
 	if err := w.drain(30 * time.Second); err != nil {
 		wrong = append(wrong, err.Error())
+	}
+	if len(wrong) == 0 {
+		wrong = w.unexpected(true)
 	}
 	ev.effects, ev.closedAt = w.effects.seen()
 	wrong = append(wrong, verify(t.spec, ev)...)

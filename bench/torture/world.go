@@ -256,21 +256,32 @@ func (w *world) finish(s strike) error {
 	return w.procs[s.victim].resume()
 }
 
-// unexpected says which processes have ended by themselves though they should not have.
-func (w *world) unexpected() (out []string) {
+// unexpected says which processes have ended though nobody killed them, or otherwise than
+// they should. drained: they were asked to.
+func (w *world) unexpected(drained bool) (out []string) {
 	for name, p := range w.procs {
 		for _, err := range p.ended() {
-			var exit *exec.ExitError
-			if name == ownerName && (err == nil || errors.As(err, &exit) && exit.ExitCode() == exitTaken) {
-				continue // the run has ended, or has another owner
+			exit, _ := errors.AsType[*exec.ExitError](err)
+			switch {
+			case name == ownerName && exit != nil && exit.ExitCode() == exitTaken:
+				// The run has another owner.
+			case err == nil && (name == ownerName || drained):
+			case drained && exit != nil && endedBy(exit, syscall.SIGTERM):
+				// It was asked before it could listen.
+			case err == nil:
+				out = append(out, name+" ended by itself")
+			default:
+				out = append(out, fmt.Sprintf("%s ended by itself: %v", name, err))
 			}
-			if err == nil {
-				err = errors.New("exit status 0")
-			}
-			out = append(out, fmt.Sprintf("%s ended by itself: %v", name, err))
 		}
 	}
 	return out
+}
+
+// endedBy says whether a signal has ended a process.
+func endedBy(exit *exec.ExitError, sig syscall.Signal) bool {
+	status, ok := exit.Sys().(syscall.WaitStatus)
+	return ok && status.Signaled() && status.Signal() == sig
 }
 
 // dump makes all that runs say where it is, in its log, and end.

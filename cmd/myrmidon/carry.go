@@ -46,6 +46,7 @@ func present(workload string, tools *ffmpeg.Tools) presenter {
 // up to retry what it parked.
 type task struct {
 	home  engine.Home
+	make  func() (engine.Home, error) // makes the run when its turn comes: a fleet's lease begins then
 	retry bool
 	ids   []string
 }
@@ -161,8 +162,10 @@ func (c *carrier) carry(ctx context.Context, tasks <-chan task) error {
 		places <- struct{}{}
 		if c.signals() > 0 {
 			<-places
-			if err := t.home.Unlock(); err != nil {
-				c.fail(err)
+			if t.home != nil {
+				if err := t.home.Unlock(); err != nil {
+					c.fail(err)
+				}
 			}
 			continue
 		}
@@ -172,16 +175,33 @@ func (c *carrier) carry(ctx context.Context, tasks <-chan task) error {
 		})
 	}
 	runs.Wait()
-	if c.worker != nil {
-		c.worker.Drain()
-		if err := errors.Join(c.worker.Wait(), c.clean()); err != nil {
-			c.fail(err)
-		}
+	if err := c.leave(); err != nil {
+		c.fail(err)
 	}
 	stopShow()
 	screen.Wait()
 	c.screen.clear()
 	return c.verdict()
+}
+
+// leave ends this process's worker, if there is one.
+func (c *carrier) leave() error {
+	if c.worker == nil {
+		return nil
+	}
+	c.mu.Lock()
+	w := c.worker
+	c.worker = nil
+	c.mu.Unlock()
+	w.Drain()
+	return errors.Join(w.Wait(), c.clean())
+}
+
+// abandon is leave for what ends before runs were carried.
+func (c *carrier) abandon() {
+	if err := c.leave(); err != nil {
+		c.log.Warn("could not end the worker of this process", "err", err)
+	}
 }
 
 // atOnce is how many runs are carried at a time: with a fleet, its workers bound the work.
@@ -194,6 +214,13 @@ func (c *carrier) atOnce() int {
 
 // one carries one run.
 func (c *carrier) one(ctx context.Context, t task) {
+	if t.home == nil {
+		var err error
+		if t.home, err = t.make(); err != nil {
+			c.fail(err)
+			return
+		}
+	}
 	cfg := c.config
 	cfg.RetryParked, cfg.RetryIDs = t.retry, t.ids
 	if !c.shared {
@@ -407,19 +434,19 @@ func (c *carrier) handleSignals() (stop func()) {
 			}
 			c.mu.Lock()
 			c.stopped++
-			n, live := c.stopped, slices.Clone(c.live)
+			n, live, worker := c.stopped, slices.Clone(c.live), c.worker
 			c.mu.Unlock()
 			if n > 2 {
 				// What is asked of a broker that does not answer would be waited for.
 				os.Exit(exitInterrupted)
 			}
-			if c.worker != nil && n == 1 {
-				c.worker.Drain()
-			} else if c.worker != nil {
-				c.worker.Kill()
+			if worker != nil && n == 1 {
+				worker.Drain()
+			} else if worker != nil {
+				worker.Kill()
 			}
 			if n == 1 {
-				if c.shared && c.worker == nil {
+				if c.shared && worker == nil {
 					fmt.Fprintln(c.screen, "myrmidon: leaving the run; the fleet's workers do what is queued, and nothing is planned any more until it is resumed")
 				} else {
 					fmt.Fprintln(c.screen, "myrmidon: finishing the jobs under way, then stopping; once more stops at once (the run can be resumed)")

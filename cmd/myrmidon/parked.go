@@ -57,11 +57,19 @@ func (a *app) parkedOf(ctx context.Context, d engine.Home) ([]engine.Parked, err
 	if !errors.Is(err, engine.ErrNoOwner) {
 		return parked, err
 	}
-	err = a.withParked(ctx, d, func(p *engine.ParkedJobs) (err error) {
+	list := func(p *engine.ParkedJobs) (err error) {
 		parked, err = p.List()
 		return err
-	})
-	return parked, err
+	}
+	if _, shared := d.(*engine.FleetRun); shared {
+		// Only read: a run that waits for a worker to carry it stays as it is.
+		p, err := engine.OpenParked(ctx, d, nil)
+		if err != nil {
+			return nil, err
+		}
+		return parked, errors.Join(list(p), p.Close())
+	}
+	return parked, a.withParked(ctx, d, list)
 }
 
 // withParked opens the parked jobs of a run that nobody carries.

@@ -358,7 +358,7 @@ func (a *app) takeUp(ctx context.Context, d engine.Home, info engine.Info, retry
 	}
 	c.total = 1
 	tasks := make(chan task, 1)
-	tasks <- task{d, retry, ids}
+	tasks <- task{home: d, retry: retry, ids: ids}
 	close(tasks)
 	return c.carry(ctx, tasks)
 }

@@ -113,6 +113,7 @@ func (a *app) transcode(ctx context.Context, f transcodeFlags, files []string) e
 	if err != nil {
 		return err
 	}
+	defer c.abandon()
 	c.total = len(files)
 	for _, err := range bad {
 		c.fail(err)
@@ -137,28 +138,16 @@ func (a *app) transcode(ctx context.Context, f transcodeFlags, files []string) e
 		return err
 	}
 	tasks := make(chan task)
-	problem := make(chan error, 1)
 	go func() {
 		defer close(tasks)
 		for _, s := range specs {
 			if c.signals() > 0 {
 				return // a run that nobody will carry need not be
 			}
-			d, err := a.createRun(homes, s, f.to, c.workload.Version)
-			if err != nil {
-				problem <- err
-				return
-			}
-			tasks <- task{home: d}
+			tasks <- task{make: func() (engine.Home, error) { return a.createRun(homes, s, f.to, c.workload.Version) }}
 		}
 	}()
-	verdict := c.carry(ctx, tasks)
-	select {
-	case err := <-problem:
-		return err
-	default:
-		return verdict
-	}
+	return c.carry(ctx, tasks)
 }
 
 // homes is where the command's runs are kept.

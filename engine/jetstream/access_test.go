@@ -192,6 +192,7 @@ func TestASecretIsNotLoggedWhenTheBrokerGoes(t *testing.T) {
 }
 
 func TestWithoutJetStream(t *testing.T) {
+	t.Parallel()
 	url := plainServer(t)
 	refused(t, jetstream.Remote{URL: url}, "JetStream", "nats-server -js")
 }
@@ -212,6 +213,7 @@ func plainServer(t *testing.T) string {
 }
 
 func TestWhatIsNoBroker(t *testing.T) {
+	t.Parallel()
 	for name, greeting := range map[string]string{
 		"says nothing":         "",
 		"speaks HTTP":          "HTTP/1.1 400 Bad Request\r\n\r\n",
@@ -219,6 +221,7 @@ func TestWhatIsNoBroker(t *testing.T) {
 		"greets without a end": "INFO " + strings.Repeat("x", 1<<20),
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			l, err := net.Listen("tcp", "127.0.0.1:0")
 			if err != nil {
 				t.Fatal(err)

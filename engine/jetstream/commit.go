@@ -176,8 +176,10 @@ type commit struct {
 var errNoAnswer = errors.New("the broker did not answer in time")
 
 const (
-	// batchMost is how many messages are gathered to one batch.
-	batchMost = engine.MaxBatch
+	// embeddedBatch is how many messages are gathered to one batch of a server that is ours:
+	// the syncs of a batch and the store that the server makes for it are shared by more than
+	// other servers allow (engine.MaxBatch; make bench-engine).
+	embeddedBatch = 8000
 	// batchBytes bounds a gathered batch: the server holds one in memory to store it.
 	batchBytes = 4 << 20
 	// batchAhead is how many messages must have been gathered to be sent while a batch is
@@ -223,14 +225,18 @@ func (c *committer) commit(ctx context.Context, msgs []*nats.Msg) error {
 
 // run writes what is gathered, until the backend is closed. wait waits for the rest.
 func (c *committer) run() {
-	var next gathered
+	most := engine.MaxBatch
+	if c.b.embedded != nil {
+		most = embeddedBatch
+	}
+	next := gathered{most: most}
 	var spare *commit // what next had no room for
 	written := make(chan struct{}, batchesAtOnce)
 	for writing := 0; ; {
 		spare = next.fill(spare, c.in)
 		if next.n > 0 && (writing == 0 || writing < batchesAtOnce && (next.n >= batchAhead || spare != nil)) {
 			batch := next
-			next = gathered{}
+			next = gathered{most: most}
 			writing++
 			c.done.Go(func() {
 				c.write(batch.commits, batch.n)
@@ -258,6 +264,7 @@ func (c *committer) run() {
 
 // gathered are the commits that are written next.
 type gathered struct {
+	most     int // messages
 	commits  []*commit
 	n, bytes int // of their messages
 }
@@ -277,7 +284,7 @@ func (g *gathered) fill(first *commit, in <-chan *commit) (spare *commit) {
 		for _, m := range one.msgs {
 			bytes += len(m.Data)
 		}
-		if g.n > 0 && (g.n+len(one.msgs) > batchMost || g.bytes+bytes > batchBytes) {
+		if g.n > 0 && (g.n+len(one.msgs) > g.most || g.bytes+bytes > batchBytes) {
 			return one
 		}
 		g.commits = append(g.commits, one)

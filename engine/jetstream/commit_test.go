@@ -155,8 +155,8 @@ func TestWhatIsGathered(t *testing.T) {
 	}{
 		{"nothing", nil, 0, false},
 		{"all that waits", []*commit{of(1, 10), of(900, 10), of(3, 10)}, 3, false},
-		{"what fills a batch to its last message", []*commit{of(1, 10), of(batchMost-1, 10)}, 2, false},
-		{"what a batch has room for", []*commit{of(2, 10), of(batchMost-1, 10), of(1, 10)}, 1, true},
+		{"what fills a batch to its last message", []*commit{of(1, 10), of(engine.MaxBatch-1, 10)}, 2, false},
+		{"what a batch has room for", []*commit{of(2, 10), of(engine.MaxBatch-1, 10), of(1, 10)}, 1, true},
 		{"no more bytes than a batch may have", []*commit{of(1, batchBytes/2), of(1, batchBytes/2), of(1, 1)}, 2, true},
 		{"a commit that is larger than that, alone", []*commit{of(2, batchBytes), of(1, 1)}, 1, true},
 	} {
@@ -165,7 +165,7 @@ func TestWhatIsGathered(t *testing.T) {
 			for _, one := range tt.waiting {
 				in <- one
 			}
-			var g gathered
+			g := gathered{most: engine.MaxBatch}
 			spare := g.fill(nil, in)
 			if len(g.commits) != tt.want || (spare != nil) != tt.spare {
 				t.Fatalf("%d commits gathered, a spare one: %v; want %d, %v", len(g.commits), spare != nil, tt.want, tt.spare)

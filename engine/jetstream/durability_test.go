@@ -180,6 +180,7 @@ func TestACopyOfTheFolderHoldsWhatWasAnswered(t *testing.T) {
 // TestATornTail cuts the newest file of a copy at each of many places, as a power cut may,
 // and spoils its end.
 func TestATornTail(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	b := open(t, jetstream.Config{Dir: dir})
 	const whole = 4

@@ -106,6 +106,7 @@ func (b *Backend) start(cfg Config) (*nats.Conn, error) {
 		// The default bound is a share of the free disk at start; ours is the disk.
 		JetStreamMaxStore:  1 << 50,
 		JetStreamMaxMemory: 64 << 20,
+		JetStreamLimits:    server.JSLimitOpts{MaxBatchSize: embeddedBatch},
 	}
 	switch cfg.Durability {
 	case Second:

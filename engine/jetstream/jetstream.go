@@ -234,6 +234,7 @@ const (
 	storageExceeded           = 10047
 	incompleteBatch           = 10176
 	tooManyBatches            = 10210
+	noPeers                   = 10005 // also while a cluster's servers get to know each other
 )
 
 // passing reports whether an error may be gone by itself: the broker restarts, elects a
@@ -241,7 +242,7 @@ const (
 func passing(err error) bool {
 	var api *jetstream.APIError
 	if errors.As(err, &api) {
-		return api.Code == 503 || api.Code == 500 || api.ErrorCode == incompleteBatch || api.ErrorCode == tooManyBatches || api.ErrorCode == storageExceeded
+		return api.Code == 503 || api.Code == 500 || api.ErrorCode == incompleteBatch || api.ErrorCode == tooManyBatches || api.ErrorCode == noPeers || api.ErrorCode == storageExceeded
 	}
 	for _, e := range []error{
 		nats.ErrTimeout, nats.ErrNoResponders, nats.ErrDisconnected, nats.ErrConnectionReconnecting, nats.ErrReconnectBufExceeded,

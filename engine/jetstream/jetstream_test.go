@@ -10,6 +10,7 @@ import (
 )
 
 func TestBackend(t *testing.T) {
+	t.Parallel()
 	configs := make(map[engine.Backend]jetstream.Config)
 	open := func(t *testing.T, cfg jetstream.Config) engine.Backend {
 		t.Helper()

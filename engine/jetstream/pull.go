@@ -171,7 +171,7 @@ func (b *Backend) retire(a *asker, after time.Duration) {
 			select {
 			case m := <-a.in:
 				if m.Reply != "" {
-					_ = m.Nak() // the lease gives it back otherwise
+					_ = m.NakWithDelay(max(early(m, 1), 0)) // the lease gives it back otherwise
 					continue
 				}
 			case <-timer.C:
@@ -533,6 +533,7 @@ func (d *delivery) Extend(context.Context) error { return d.send(d.msg.InProgres
 func (d *delivery) Ack(context.Context) error {
 	return d.send(func(...nats.AckOpt) error { return d.msg.Ack() })
 }
+
 func (d *delivery) Release(context.Context) error {
 	return d.send(func(...nats.AckOpt) error { return d.msg.Nak() })
 }

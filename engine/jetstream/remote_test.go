@@ -150,8 +150,9 @@ func TestCluster(t *testing.T) {
 		}
 	})
 	b := connect(t, jetstream.Remote{URL: c.URL()})
+	streamServer(t, b, c, true) // after the restarts, a leader may have to be elected
 	standing, err := b.Standing(t.Context())
 	if err != nil || standing.Replicas != 3 || len(standing.Servers) != 3 || c.Node(standing.Leader) == nil {
-		t.Errorf("a cluster of three stands like %+v, %v", standing, err)
+		t.Errorf("a cluster of three has %d replicas, %d servers, leader %q: %v", standing.Replicas, len(standing.Servers), standing.Leader, err)
 	}
 }
