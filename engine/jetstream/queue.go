@@ -97,13 +97,18 @@ func (b *Backend) Unhold(ctx context.Context, run string) (moved int, err error)
 		return 0, err
 	}
 	var batch []myrmidon.Job
+	var at uint64
 	commit := func() error {
-		err := b.Commit(ctx, engine.Batch{Jobs: batch})
+		if err := b.Commit(ctx, engine.Batch{Jobs: batch}); err != nil {
+			return err
+		}
 		moved += len(batch)
 		batch = batch[:0]
-		return err
+		// Batch by batch, so that an end in between doubles one of them at most.
+		return b.purge(ctx, subject, at)
 	}
-	err = b.replay(ctx, subject, 0, end, func(_ uint64, data []byte) error {
+	err = b.replay(ctx, subject, 0, end, func(seq uint64, data []byte) error {
+		at = seq
 		var j myrmidon.Job
 		if err := json.Unmarshal(data, &j); err != nil || engine.CheckJob(&j) != nil || j.Run != run {
 			b.log.Error("a held message is no job of this run; it is left out", "run", run, "err", err)
@@ -115,12 +120,10 @@ func (b *Backend) Unhold(ctx context.Context, run string) (moved int, err error)
 		return nil
 	})
 	if err == nil {
+		at = end
 		err = commit()
 	}
-	if err != nil {
-		return moved, err
-	}
-	return moved, b.purge(ctx, subject, end)
+	return moved, err
 }
 
 // Purge implements engine.Queue.
