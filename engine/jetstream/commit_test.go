@@ -178,7 +178,7 @@ func TestWhatIsGathered(t *testing.T) {
 			if tt.spare && spare != tt.waiting[tt.want] {
 				t.Error("the spare one is another")
 			}
-			var next gathered
+			next := gathered{most: engine.MaxBatch}
 			if tt.spare && (next.fill(spare, in) != nil || next.commits[0] != spare) {
 				t.Error("the spare one is not the first of the next batch")
 			}
