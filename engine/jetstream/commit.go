@@ -201,6 +201,9 @@ func (c *committer) wait() { c.done.Wait() }
 
 // commit stores msgs as one batch, together with what others store.
 func (c *committer) commit(ctx context.Context, msgs []*nats.Msg) error {
+	if len(msgs) == 1 && c.b.level != Power && c.b.closing.Err() == nil {
+		return c.b.publish(msgs) // nothing is gained by waiting for others
+	}
 	one := &commit{msgs, make(chan error, 1)}
 	select {
 	case c.in <- one:
@@ -298,10 +301,9 @@ func (g *gathered) fill(first *commit, in <-chan *commit) (spare *commit) {
 // batch, for which the server opens a store of its own (make bench-engine prints both).
 const loneSyncs = 8
 
-// write stores commits: as one atomic batch where one of them has several messages, or
-// where each message by itself would cost a sync; else side by side.
+// write stores commits as one atomic batch; a few messages that stand alone, side by side.
 func (c *committer) write(batch []*commit, n int) {
-	if n == len(batch) && n > 1 && (c.b.level != Power || n < loneSyncs) {
+	if n == len(batch) && n > 1 && n < loneSyncs {
 		c.writeSingles(batch)
 		return
 	}

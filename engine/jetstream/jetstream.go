@@ -78,7 +78,7 @@ func ParseDurability(s string) (Durability, error) {
 
 const (
 	streamName    = "MYRMIDON"
-	blobBucket    = "MYRMIDON-BLOBS"
+	blobsName     = "MYRMIDON-BLOBS"
 	runsBucket    = "MYRMIDON-RUNS"
 	workersBucket = "MYRMIDON-WORKERS"
 
@@ -168,8 +168,10 @@ func (b *Backend) use(ctx context.Context, conn *nats.Conn) (err error) {
 	if err != nil {
 		return err
 	}
-	if b.blobs, err = b.bucket(ctx, blobBucket, 0); err != nil {
-		return err
+	if b.embedded == nil {
+		if _, err := b.blobBucket(ctx, true); err != nil {
+			return err
+		}
 	}
 	if b.commits == nil { // else this is another try
 		b.commits = newCommitter(b)
@@ -184,6 +186,23 @@ func (b *Backend) bucket(ctx context.Context, name string, ttl time.Duration) (j
 		return b.js.KeyValue(ctx, name)
 	}
 	return kv, err
+}
+
+// blobBucket returns the bucket of blobs. A run that parks nothing and is short has none:
+// making it takes a third of an embedded server's start. Without make it is nil then.
+func (b *Backend) blobBucket(ctx context.Context, make bool) (jetstream.KeyValue, error) {
+	b.making.Lock()
+	defer b.making.Unlock()
+	if b.blobs != nil {
+		return b.blobs, nil
+	}
+	var err error
+	if make {
+		b.blobs, err = b.bucket(ctx, blobsName, 0)
+	} else if b.blobs, err = b.js.KeyValue(ctx, blobsName); errors.Is(err, jetstream.ErrBucketNotFound) {
+		b.blobs, err = nil, nil
+	}
+	return b.blobs, err
 }
 
 // Close ends the connection and, if it is ours, the server, and waits for both.

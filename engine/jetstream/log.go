@@ -1,6 +1,7 @@
 package jetstream
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -68,7 +69,10 @@ func (b *Backend) Set(ctx context.Context, key string, value []byte) error {
 		return err
 	}
 	return b.persist(ctx, "store "+key, func(ctx context.Context) error {
-		_, err := b.blobs.Put(ctx, kvKey(key), value)
+		blobs, err := b.blobBucket(ctx, true)
+		if err == nil {
+			_, err = blobs.Put(ctx, kvKey(key), value)
+		}
 		return err
 	})
 }
@@ -76,8 +80,11 @@ func (b *Backend) Set(ctx context.Context, key string, value []byte) error {
 // Value implements engine.Blobs.
 func (b *Backend) Value(ctx context.Context, key string) (value []byte, err error) {
 	err = b.persist(ctx, "read "+key, func(ctx context.Context) error {
+		if blobs, err := b.blobBucket(ctx, false); err != nil || blobs == nil {
+			return cmp.Or(err, errNotThere)
+		}
 		// The leader is asked: a replica may not have what this process has just stored.
-		msg, err := b.lastIn(ctx, "KV_"+b.blobs.Bucket(), "$KV."+b.blobs.Bucket()+"."+kvKey(key))
+		msg, err := b.lastIn(ctx, "KV_"+blobsName, "$KV."+blobsName+"."+kvKey(key))
 		if err == nil {
 			value = msg.Data
 		}
@@ -91,7 +98,11 @@ func (b *Backend) Value(ctx context.Context, key string) (value []byte, err erro
 
 // Keys implements engine.Blobs.
 func (b *Backend) Keys(ctx context.Context, prefix string) (keys []string, err error) {
-	err = b.current(ctx, b.blobs, prefix, func(e jetstream.KeyValueEntry) error {
+	blobs, err := b.blobBucket(ctx, false)
+	if err != nil || blobs == nil {
+		return nil, b.explain(err)
+	}
+	err = b.current(ctx, blobs, prefix, func(e jetstream.KeyValueEntry) error {
 		keys = append(keys, fromKV(e.Key()))
 		return nil
 	}, jetstream.MetaOnly())
@@ -104,7 +115,11 @@ func (b *Backend) Keys(ctx context.Context, prefix string) (keys []string, err e
 
 // Each implements engine.Blobs.
 func (b *Backend) Each(ctx context.Context, prefix string, fn func(string, []byte) error) error {
-	return b.current(ctx, b.blobs, prefix, func(e jetstream.KeyValueEntry) error { return fn(fromKV(e.Key()), e.Value()) })
+	blobs, err := b.blobBucket(ctx, false)
+	if err != nil || blobs == nil {
+		return b.explain(err)
+	}
+	return b.current(ctx, blobs, prefix, func(e jetstream.KeyValueEntry) error { return fn(fromKV(e.Key()), e.Value()) })
 }
 
 // unsetAtOnce is how many keys are forgotten side by side.
@@ -113,15 +128,20 @@ const unsetAtOnce = 32
 // Unset implements engine.Blobs. The messages are purged from the bucket's stream: a
 // bucket's own deletions leave a marker for each key for ever.
 func (b *Backend) Unset(ctx context.Context, keys ...string) error {
-	stream := "KV_" + b.blobs.Bucket()
+	if len(keys) == 0 {
+		return nil
+	}
+	if blobs, err := b.blobBucket(ctx, false); err != nil || blobs == nil {
+		return b.explain(err)
+	}
 	errs := make(chan error, len(keys))
 	slots := make(chan struct{}, unsetAtOnce)
 	for _, k := range keys {
 		slots <- struct{}{}
 		go func() {
 			defer func() { <-slots }()
-			body := []byte(`{"filter":"$KV.` + b.blobs.Bucket() + "." + kvKey(k) + `"}`)
-			errs <- b.persist(ctx, "forget "+k, func(ctx context.Context) error { return b.api(ctx, "STREAM.PURGE."+stream, body) })
+			body := []byte(`{"filter":"$KV.` + blobsName + "." + kvKey(k) + `"}`)
+			errs <- b.persist(ctx, "forget "+k, func(ctx context.Context) error { return b.api(ctx, "STREAM.PURGE.KV_"+blobsName, body) })
 		}()
 	}
 	var all error
