@@ -47,5 +47,5 @@
 // so that a storm of failures cannot starve fresh work, nor the other way round.
 //
 // A job that kills its process is found by its starts, not by its deliveries: see
-// suspect.go. It is parked after five that had no end.
+// suspect.go. It is parked after twenty that had no end.
 package engine

@@ -40,13 +40,13 @@ func TestMain(m *testing.M) {
 func deadly() myrmidon.Workload {
 	h := myrmidon.HandlerFunc(func(_ context.Context, j myrmidon.Job) (myrmidon.Result, error) {
 		if j.First == 3 {
-			time.Sleep(300 * time.Millisecond) // its neighbours are under way, and the broker knows whose it is
+			time.Sleep(150 * time.Millisecond) // its neighbours are under way, and the broker knows whose it is
 			if err := syscall.Kill(os.Getpid(), syscall.SIGKILL); err != nil {
 				return myrmidon.Result{}, err
 			}
 			time.Sleep(time.Hour)
 		}
-		time.Sleep(400 * time.Millisecond)
+		time.Sleep(250 * time.Millisecond)
 		return myrmidon.Result{}, nil
 	})
 	return myrmidon.Workload{
@@ -110,7 +110,7 @@ func beOwner(dir string) int {
 // how often it was killed.
 func again(t *testing.T, env string, done <-chan struct{}) (killed int) {
 	t.Helper()
-	for killed < 20 {
+	for killed < 40 {
 		cmd := exec.Command(os.Args[0])
 		cmd.Env = append(os.Environ(), env)
 		cmd.Stderr = os.Stderr
@@ -137,7 +137,7 @@ func again(t *testing.T, env string, done <-chan struct{}) (killed int) {
 			t.Fatal("the process does nothing")
 		}
 	}
-	t.Fatal("the job killed 20 processes and is not parked")
+	t.Fatal("the job killed 40 processes and is not parked")
 	return 0
 }
 
@@ -151,8 +151,8 @@ func wantPoison(t *testing.T, rep *engine.Report, killed int) {
 	if p.Job.First != 3 || !strings.Contains(p.Reason.Message, "workers ended") || p.Reason.Hint == "" {
 		t.Errorf("parked is job %d: %+v", p.Job.First, p.Reason)
 	}
-	if killed < 2 || killed > 8 {
-		t.Errorf("the job killed %d processes, want a few", killed)
+	if killed < 2 || killed > 30 {
+		t.Errorf("the job killed %d processes, want some twenty", killed)
 	}
 }
 
@@ -166,7 +166,7 @@ func TestAJobThatKillsItsWorkersIsParkedAlone(t *testing.T) {
 	wg.Go(func() { killed = again(t, deadlyWorker+"="+f.server.URL(), r.Done()) })
 	select {
 	case <-r.Done():
-	case <-time.After(60 * time.Second):
+	case <-time.After(3 * time.Minute):
 		t.Error("the run did not end")
 		r.Kill()
 	}

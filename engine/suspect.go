@@ -21,10 +21,11 @@ import (
 //
 // A job with suspectStarts starts that had no end runs alone in its process, so that its
 // neighbours are acquitted and only the guilty one is left. One with poisonStarts is
-// parked.
+// parked. That many, because machines and people kill workers too, and a job that takes
+// long is what they hit.
 const (
 	suspectStarts = 2
-	poisonStarts  = 5
+	poisonStarts  = 20
 )
 
 func startsPrefix(run string) string { return "starts/" + run + "/" }
