@@ -92,7 +92,7 @@ func beOwner(dir string) int {
 	}
 	if err == nil {
 		var r *engine.Run
-		r, err = engine.Start(context.Background(), home, engine.RunConfig{Workload: deadly(), Slots: engine.NewSlots(4), Open: func(ctx context.Context, dir string) (engine.Backend, error) {
+		r, err = engine.Start(context.Background(), home, engine.RunConfig{Workload: deadly(), Slots: engine.NewSlots(4), Lease: 200 * time.Millisecond, Open: func(ctx context.Context, dir string) (engine.Backend, error) {
 			return jetstream.Open(ctx, jetstream.Config{Dir: dir})
 		}})
 		if err == nil {

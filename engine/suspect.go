@@ -2,10 +2,10 @@ package engine
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
-	"strconv"
 	"strings"
 	"time"
 
@@ -21,12 +21,18 @@ import (
 //
 // A job with suspectStarts starts that had no end runs alone in its process, so that its
 // neighbours are acquitted and only the guilty one is left. One with poisonStarts is
-// parked. That many, because machines and people kill workers too, and a job that takes
-// long is what they hit.
+// parked, if they took as long as that many leases do: a process that is killed again and
+// again within seconds is killed by others, and a job that takes long is what they hit.
 const (
 	suspectStarts = 2
 	poisonStarts  = 20
 )
+
+// startCount is what is stored of a job's starts that had no end.
+type startCount struct {
+	Starts int       `json:"starts"`
+	Since  time.Time `json:"since"` // the first
+}
 
 func startsPrefix(run string) string { return "starts/" + run + "/" }
 
@@ -60,17 +66,21 @@ func (w *worker) suspect(ctx context.Context, d Delivery) (acquit func(), err er
 	}
 	job := d.Job()
 	key := startsKey(job)
-	starts := 0
+	var past startCount
 	data, err := w.backend.Value(ctx, key)
 	switch {
 	case err == nil:
-		if starts, err = strconv.Atoi(string(data)); err != nil {
-			starts = 0 // not ours; it is replaced
+		if json.Unmarshal(data, &past) != nil || past.Since.After(time.Now()) {
+			past = startCount{} // not ours, or of a clock that was set back
 		}
 	case !errors.Is(err, fs.ErrNotExist):
 		return nil, err
 	}
-	if starts >= poisonStarts {
+	if past.Since.IsZero() {
+		past.Since = time.Now().UTC()
+	}
+	starts := past.Starts
+	if starts >= poisonStarts && time.Since(past.Since) >= poisonStarts*w.lease/2 {
 		return nil, myrmidon.Permanent(myrmidon.WithHint(
 			fmt.Errorf("%s: %d workers ended while they did this job, the last times with no other job beside it", job.Kind, starts+1),
 			"look into the workers' logs and the kernel's (out of memory?); when the cause is gone, give it another try with myrmidon parked retry"))
@@ -86,7 +96,11 @@ func (w *worker) suspect(ctx context.Context, d Delivery) (acquit func(), err er
 		w.alone.RLock()
 	}
 	// Counted when it has its place: what only waited for it is not to blame.
-	if err := w.backend.Set(ctx, key, []byte(strconv.Itoa(starts+1))); err != nil {
+	past.Starts++
+	if data, err = json.Marshal(past); err == nil {
+		err = w.backend.Set(ctx, key, data)
+	}
+	if err != nil {
 		unlock()
 		return nil, err
 	}
