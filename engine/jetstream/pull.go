@@ -353,14 +353,14 @@ func (b *Backend) delivery(l *lane, m *nats.Msg) (engine.Delivery, error) {
 		return nil, fmt.Errorf("engine: message on %s: %w", m.Subject, err)
 	}
 	if wait := early(m, meta.NumDelivered); wait > 0 {
-		return nil, b.explain(m.NakWithDelay(wait))
+		return nil, b.hint(m.NakWithDelay(wait))
 	}
 	d := &delivery{msg: m, again: meta.NumDelivered > 1 || meta.Sequence.Stream <= l.again}
 	if err := b.decode(m, &d.job); err != nil {
 		// Nobody can do it, ever: take it off the queue and say so.
 		b.log.Error("a message on the broker is no job of ours; it is left out", "broker", b.where, "subject", m.Subject,
 			"sequence", meta.Sequence.Stream, "bytes", len(m.Data), "err", err)
-		return nil, b.explain(m.Term())
+		return nil, b.hint(m.Term())
 	}
 	return d, nil
 }
@@ -536,6 +536,15 @@ func (d *delivery) Ack(context.Context) error {
 
 func (d *delivery) Release(context.Context) error {
 	return d.send(func(...nats.AckOpt) error { return d.msg.Nak() })
+}
+
+// hint forgives that an acknowledgement could not be sent: it is one hint of many, and where
+// the broker cannot be reached the lease gives the job back.
+func (b *Backend) hint(err error) error {
+	if err != nil && passing(err) {
+		return nil
+	}
+	return b.explain(err)
 }
 
 // send passes an acknowledgement on. It is a hint: where the broker cannot be reached the
