@@ -266,6 +266,7 @@ func passing(err error) bool {
 	for _, e := range []error{
 		nats.ErrTimeout, nats.ErrNoResponders, nats.ErrDisconnected, nats.ErrConnectionReconnecting, nats.ErrReconnectBufExceeded,
 		nats.ErrStaleConnection, jetstream.ErrNoStreamResponse, context.DeadlineExceeded, errNoAnswer,
+		context.Canceled, // what waited for an answer when the connection broke; callers look at their own contexts first
 	} {
 		if errors.Is(err, e) {
 			return true
