@@ -111,10 +111,8 @@ func (r *Run) finish(state myrmidon.State) (err error) {
 		r.cfg.Enrich(rep)
 	}
 	// Whoever has lost the run hears it here, before anything is taken away.
-	if r.shared() {
-		if err := r.renew(); err != nil {
-			return err
-		}
+	if err := r.renew(); err != nil {
+		return err
 	}
 	if err := r.home.saveReport(rep); err != nil {
 		return err

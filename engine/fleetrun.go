@@ -369,14 +369,10 @@ func (r *FleetRun) unset(ctx context.Context, prefixes ...string) error {
 
 // Abandon implements Home.
 func (r *FleetRun) Abandon() error {
-	info, err := r.Info()
+	info, err := abandoned(r)
 	if err != nil {
 		return err
 	}
-	if info.State.Ended() {
-		return fmt.Errorf("run %s has ended: %s", r.ID, info.State)
-	}
-	info.State, info.Ended, info.Parked = myrmidon.Cancelled, time.Now().UTC(), 0
 	if err := r.save(info); err != nil {
 		return err
 	}

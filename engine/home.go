@@ -2,9 +2,10 @@ package engine
 
 import (
 	"errors"
+	"fmt"
 	"io"
-	"os"
 	"strings"
+	"time"
 
 	"myrmidon"
 )
@@ -102,31 +103,16 @@ func checkKnown(info Info, w myrmidon.Workload) error {
 		"go on with that version, or start the run anew")
 }
 
-// itemsFile is items.jsonl while it is written.
-type itemsFile struct {
-	*os.File
-	path string
-	done bool
-}
-
-func (f *itemsFile) finish() (int64, error) {
-	size, err := f.Seek(0, io.SeekEnd)
-	if err == nil {
-		err = f.Close()
-	}
-	if err == nil {
-		err = os.Rename(f.Name(), f.path)
-	}
+// abandoned is how a run stands that is called cancelled while nobody carries it.
+func abandoned(h Home) (Info, error) {
+	info, err := h.Info()
 	if err != nil {
-		return 0, stateError("write "+f.path, err)
+		return info, err
 	}
-	f.done = true
-	return size, nil
-}
-
-func (f *itemsFile) abort() {
-	if !f.done {
-		f.Close()
-		os.Remove(f.Name())
+	if info.State.Ended() {
+		return info, fmt.Errorf("run %s has ended: %s", h.RunID(), info.State)
 	}
+	// A run that was retried and then killed still names what its former end parked.
+	info.State, info.Ended, info.Parked = myrmidon.Cancelled, time.Now().UTC(), 0
+	return info, nil
 }

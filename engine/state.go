@@ -391,15 +391,10 @@ func (d *RunDir) owner() Owner {
 // Abandon calls a run without an owner cancelled and frees its queue. The caller holds
 // the lock.
 func (d *RunDir) Abandon() error {
-	info, err := d.Info()
+	info, err := abandoned(d)
 	if err != nil {
 		return err
 	}
-	if info.State.Ended() {
-		return fmt.Errorf("run %s has ended: %s", d.ID, info.State)
-	}
-	// A run that was retried and then killed still names what its former end parked.
-	info.State, info.Ended, info.Parked = myrmidon.Cancelled, time.Now().UTC(), 0
 	if err := d.save(info); err != nil {
 		return err
 	}
@@ -423,4 +418,33 @@ func (d *RunDir) Report() (*Report, error) {
 func (d *RunDir) Remove() error {
 	err := os.RemoveAll(d.dir)
 	return errors.Join(err, d.Unlock())
+}
+
+// itemsFile is items.jsonl while it is written.
+type itemsFile struct {
+	*os.File
+	path string
+	done bool
+}
+
+func (f *itemsFile) finish() (int64, error) {
+	size, err := f.Seek(0, io.SeekEnd)
+	if err == nil {
+		err = f.Close()
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), f.path)
+	}
+	if err != nil {
+		return 0, stateError("write "+f.path, err)
+	}
+	f.done = true
+	return size, nil
+}
+
+func (f *itemsFile) abort() {
+	if !f.done {
+		f.Close()
+		os.Remove(f.Name())
+	}
 }

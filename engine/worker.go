@@ -250,12 +250,16 @@ func (w *worker) slot(drain context.Context, fail chan error) (ok bool, err erro
 
 // giveBack releases what was pulled and not begun.
 func (w *worker) giveBack(ctx context.Context) {
-	for _, d := range w.ready {
+	w.release(ctx, w.ready)
+	w.ready = nil
+}
+
+func (w *worker) release(ctx context.Context, ds []Delivery) {
+	for _, d := range ds {
 		if err := d.Release(context.WithoutCancel(ctx)); err != nil {
 			w.log.Warn("could not give a job back; its lease will", "job", d.Job().Name, "err", err)
 		}
 	}
-	w.ready = nil
 }
 
 // take returns a job, nil if there is none now.
@@ -355,11 +359,7 @@ func (w *worker) hand(ctx context.Context, from source) {
 		err = nil
 	}
 	if w.full.Load() {
-		for _, d := range ds {
-			if err := d.Release(context.WithoutCancel(ctx)); err != nil {
-				w.log.Warn("could not give a job back; its lease will", "job", d.Job().Name, "err", err)
-			}
-		}
+		w.release(ctx, ds)
 		ds = nil
 	}
 	w.caught <- handful{from, ds, err}

@@ -58,6 +58,7 @@ func TestHowLongARetryWaitsYet(t *testing.T) {
 		"just stored":        {"10s", at(10 * time.Second), 1, 9 * time.Second, 10 * time.Second},
 		"stored a while ago": {"10s", at(4 * time.Second), 1, 3 * time.Second, 4 * time.Second},
 		"its time has come":  {"10s", at(-time.Second), 1, -time.Hour, 0},
+
 		"the clock was set back an hour meanwhile":    {"10s", at(time.Hour), 1, 9 * time.Second, 10 * time.Second},
 		"the clock was set forward an hour meanwhile": {"10s", at(-time.Hour), 1, -2 * time.Hour, 0},
 		"the server has counted the wait":             {"10s", at(time.Hour), 2, 0, 0},

@@ -1,7 +1,6 @@
 package jetstream
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -353,14 +352,14 @@ func (b *Backend) delivery(l *lane, m *nats.Msg) (engine.Delivery, error) {
 		return nil, fmt.Errorf("engine: message on %s: %w", m.Subject, err)
 	}
 	if wait := early(m, meta.NumDelivered); wait > 0 {
-		return nil, b.hint(m.NakWithDelay(wait))
+		return nil, b.explain(hint(m.NakWithDelay(wait)))
 	}
 	d := &delivery{msg: m, again: meta.NumDelivered > 1 || meta.Sequence.Stream <= l.again}
 	if err := b.decode(m, &d.job); err != nil {
 		// Nobody can do it, ever: take it off the queue and say so.
 		b.log.Error("a message on the broker is no job of ours; it is left out", "broker", b.where, "subject", m.Subject,
 			"sequence", meta.Sequence.Stream, "bytes", len(m.Data), "err", err)
-		return nil, b.hint(m.Term())
+		return nil, b.explain(hint(m.Term()))
 	}
 	return d, nil
 }
@@ -382,125 +381,6 @@ func (b *Backend) decode(m *nats.Msg, j *myrmidon.Job) error {
 		return fmt.Errorf("it says that it belongs to %s", at)
 	}
 	return nil
-}
-
-// parseJob reads a job that appendJob has written, and reports whether it was one. The
-// spec is a part of data.
-func parseJob(data []byte, j *myrmidon.Job) bool {
-	p := parser{rest: data}
-	var out myrmidon.Job
-	p.want(`{"kind":`)
-	out.Kind = p.text()
-	if p.has(`,"version":`) {
-		out.Version = p.uint32()
-	}
-	out.Long = p.has(`,"long":true`)
-	p.want(`,"run":`)
-	out.Run = p.text()
-	p.want(`,"phase":`)
-	out.Phase = p.uint32()
-	p.want(`,"shard":`)
-	out.Shard = p.uint32()
-	p.want(`,"first":`)
-	out.First = p.uint32()
-	p.want(`,"count":`)
-	out.Count = p.uint32()
-	if p.has(`,"only":[`) {
-		out.Only = append(out.Only, p.uint32())
-		for p.has(",") {
-			out.Only = append(out.Only, p.uint32())
-		}
-		p.want("]")
-	}
-	p.want(`,"attempt":`)
-	out.Attempt = p.uint32()
-	if p.has(`,"epoch":`) {
-		out.Epoch = p.uint32()
-	}
-	if p.has(`,"name":`) {
-		out.Name = p.text()
-	}
-	if p.has(`,"units":`) {
-		out.Units = p.int64()
-	}
-	if p.has(`,"spec":`) {
-		n := max(len(p.rest)-1, 0) // all but the brace
-		out.Spec, p.rest = json.RawMessage(p.rest[:n:n]), p.rest[n:]
-		p.bad = p.bad || !json.Valid(out.Spec)
-	}
-	p.want("}")
-	if p.bad || len(p.rest) > 0 {
-		return false
-	}
-	*j = out
-	return true
-}
-
-// parser takes one thing after the other from the front of rest.
-type parser struct {
-	rest []byte
-	bad  bool // something else came
-}
-
-// has takes what it is told, if it comes next.
-func (p *parser) has(text string) bool {
-	if len(p.rest) < len(text) || string(p.rest[:len(text)]) != text {
-		return false
-	}
-	p.rest = p.rest[len(text):]
-	return true
-}
-
-func (p *parser) want(text string) { p.bad = !p.has(text) || p.bad }
-
-// text takes a string of printable ASCII without escapes.
-func (p *parser) text() string {
-	if !p.has(`"`) {
-		p.bad = true
-		return ""
-	}
-	n := bytes.IndexByte(p.rest, '"')
-	for i := range max(n, 0) {
-		if c := p.rest[i]; c < ' ' || c > '~' || c == '\\' {
-			n = -1
-			break
-		}
-	}
-	if n < 0 {
-		p.bad = true
-		return ""
-	}
-	s := string(p.rest[:n])
-	p.rest = p.rest[n+1:]
-	return s
-}
-
-// digits takes a number without fraction and exponent, as JSON has it.
-func (p *parser) digits() string {
-	n := 0
-	if n < len(p.rest) && p.rest[n] == '-' {
-		n++
-	}
-	first := n
-	for n < len(p.rest) && '0' <= p.rest[n] && p.rest[n] <= '9' {
-		n++
-	}
-	p.bad = p.bad || n == first || p.rest[first] == '0' && n > first+1
-	s := string(p.rest[:n])
-	p.rest = p.rest[n:]
-	return s
-}
-
-func (p *parser) uint32() uint32 {
-	v, err := strconv.ParseUint(p.digits(), 10, 32)
-	p.bad = p.bad || err != nil
-	return uint32(v)
-}
-
-func (p *parser) int64() int64 {
-	v, err := strconv.ParseInt(p.digits(), 10, 64)
-	p.bad = p.bad || err != nil
-	return v
 }
 
 // early returns how long a retry must wait yet. Only its first delivery is looked at: the
@@ -527,30 +407,15 @@ type delivery struct {
 	again bool
 }
 
-func (d *delivery) Job() myrmidon.Job            { return d.job }
-func (d *delivery) Again() bool                  { return d.again }
-func (d *delivery) Extend(context.Context) error { return d.send(d.msg.InProgress) }
-func (d *delivery) Ack(context.Context) error {
-	return d.send(func(...nats.AckOpt) error { return d.msg.Ack() })
-}
-
-func (d *delivery) Release(context.Context) error {
-	return d.send(func(...nats.AckOpt) error { return d.msg.Nak() })
-}
+func (d *delivery) Job() myrmidon.Job             { return d.job }
+func (d *delivery) Again() bool                   { return d.again }
+func (d *delivery) Extend(context.Context) error  { return hint(d.msg.InProgress()) }
+func (d *delivery) Ack(context.Context) error     { return hint(d.msg.Ack()) }
+func (d *delivery) Release(context.Context) error { return hint(d.msg.Nak()) }
 
 // hint forgives that an acknowledgement could not be sent: it is one hint of many, and where
 // the broker cannot be reached the lease gives the job back.
-func (b *Backend) hint(err error) error {
-	if err != nil && passing(err) {
-		return nil
-	}
-	return b.explain(err)
-}
-
-// send passes an acknowledgement on. It is a hint: where the broker cannot be reached the
-// lease ends by itself.
-func (d *delivery) send(how func(...nats.AckOpt) error) error {
-	err := how()
+func hint(err error) error {
 	if err != nil && passing(err) {
 		return nil
 	}
