@@ -9,7 +9,8 @@
 // in this process, RabbitMQ's node as a process of its own, loaded over TCP by another
 // (see bench/engine/rabbit, which also says how its settings were found). That the
 // queue is in the process is what is for sale, not a trick: a command has it so. They are
-// loaded in turn, ours, theirs, ours, …, and ratios are taken within a round.
+// loaded in turn, ours, theirs, ours, …, each when the machine has come to rest, after a
+// load of each that does not count; and ratios are taken within a round.
 //
 //	enqueue         from the first call until all jobs are confirmed: slices of 900 from
 //	                8 goroutines, 7,200 unconfirmed; theirs message by message from 8
@@ -124,6 +125,9 @@ func run(ctx context.Context, f flags) (misses int, err error) {
 	}
 	fmt.Printf("machine  %s, %d cores, %s\nserver   nats-server %s, embedded; %s\nstarted  %s, %d rounds of %d jobs\n\n",
 		processor(), runtime.NumCPU(), runtime.Version(), natsVersion(), against, time.Now().UTC().Format("2006-01-02 15:04 MST"), f.rounds, f.n)
+	if _, err := ourRound(ctx, dir, jetstream.Power, warming); err != nil {
+		return 0, fmt.Errorf("warm up: %w", err)
+	}
 	got := figures{handler: make(map[jetstream.Durability][]float64)}
 	for i := range f.rounds {
 		fmt.Fprintf(os.Stderr, "round %d of %d\n", i+1, f.rounds)
@@ -145,18 +149,21 @@ func run(ctx context.Context, f flags) (misses int, err error) {
 // round measures all that is measured in each round. What compares comes first, side by
 // side.
 func (g *figures) round(ctx context.Context, dir string, peer *rabbit, n int) error {
+	settle(ctx)
 	ours, err := ourRound(ctx, dir, jetstream.Power, n)
 	if err != nil {
 		return err
 	}
 	g.power = append(g.power, ours)
 	if peer != nil {
+		settle(ctx)
 		theirs, err := peer.round(ctx, n)
 		if err != nil {
 			return err
 		}
 		g.peer = append(g.peer, theirs)
 	}
+	settle(ctx)
 	if ours, err = ourRound(ctx, dir, jetstream.Process, n); err != nil {
 		return err
 	}

@@ -23,7 +23,7 @@ const (
 
 	committers = 8   // goroutines that commit slices, as that many planners do; the peer has 8 publishers
 	single     = 256 // goroutines that commit one job at a time, as that many handlers do
-	pullers    = 4   // goroutines that pull and acknowledge
+	pullers    = 8   // goroutines that pull and acknowledge
 	latencies  = 301 // jobs to take a latency of, as of the peer's messages
 
 	// stuck is how long a measurement may take: it is broken then, and no figure.
@@ -188,8 +188,7 @@ func consumeAll(ctx context.Context, b engine.Backend, stored []myrmidon.Job) (f
 				}
 			}
 			if left.Add(-int64(len(ds))) == 0 {
-				_, err := b.Cursor(ctx, benchRun, 0, 0)
-				return err
+				return nothingLeft(ctx, b)
 			}
 		}
 		return nil

@@ -295,28 +295,20 @@ func (c *commit) cursor() bool {
 
 // writeSingles stores commits of one message each, without waiting between them.
 func (c *committer) writeSingles(batch []*commit) {
-	answers := make([]jetstream.PubAckFuture, len(batch))
+	ctx, cancel := context.WithTimeout(context.Background(), c.b.patience)
+	defer cancel()
+	waits := make([]func(context.Context) (*nats.Msg, error), len(batch))
 	for i, one := range batch {
 		clean(one.msgs[0])
 		var err error
-		if answers[i], err = c.b.js.PublishMsgAsync(one.msgs[0], jetstream.WithStallWait(requestTimeout)); err != nil {
+		if waits[i], err = c.b.begin(one.msgs...); err != nil {
 			one.err <- err
 		}
 	}
-	late := time.NewTimer(c.b.patience)
-	defer late.Stop()
-	for i, a := range answers {
-		if a == nil {
-			continue
-		}
-		select {
-		case <-a.Ok():
-			batch[i].err <- nil
-		case err := <-a.Err():
-			batch[i].err <- err
-		case <-late.C:
-			late.Reset(0) // nor for those that follow
-			batch[i].err <- errNoAnswer
+	for i, wait := range waits {
+		if wait != nil {
+			answer, err := wait(ctx)
+			batch[i].err <- isStored(answer, err, 1)
 		}
 	}
 }
@@ -347,24 +339,20 @@ func (b *Backend) publish(msgs []*nats.Msg) error {
 			m.Header[batchSeq] = []string{strconv.Itoa(i + 1)}
 		}
 		last.Header[batchCommit] = []string{"1"}
-		for _, m := range msgs[:len(msgs)-1] {
-			if err := b.conn.PublishMsg(m); err != nil {
-				return err
-			}
-		}
 	}
-	var reply *nats.Msg
-	err := b.link.within(ctx, func(ctx context.Context) (err error) {
-		reply, err = b.conn.RequestMsgWithContext(ctx, last)
-		return err
-	})
+	answer, err := b.call(ctx, msgs...)
+	return isStored(answer, err, len(msgs))
+}
+
+// isStored checks the answer to n messages.
+func isStored(answer *nats.Msg, err error, n int) error {
 	if errors.Is(err, context.DeadlineExceeded) {
 		return errNoAnswer
 	}
 	if err != nil {
 		return err
 	}
-	return pubAck(reply.Data, len(msgs))
+	return pubAck(answer.Data, n)
 }
 
 // clean removes what an earlier try has left.

@@ -103,6 +103,8 @@ func (b *Backend) start(cfg Config) (*nats.Conn, error) {
 		JetStream:  true,
 		StoreDir:   cfg.Dir,
 		NoSigs:     true,
+		// Each acknowledgement has a subject of its own: a cache of subjects only costs.
+		NoSublistCache: true,
 		// The default bound is a share of the free disk at start; ours is the disk.
 		JetStreamMaxStore:  1 << 50,
 		JetStreamMaxMemory: 64 << 20,
@@ -124,6 +126,13 @@ func (b *Backend) start(cfg Config) (*nats.Conn, error) {
 	if !srv.ReadyForConnections(startTimeout) || !srv.JetStreamEnabled() {
 		return nil, myrmidon.WithHint(fmt.Errorf("engine: the queue in %s did not start within %v", cfg.Dir, startTimeout),
 			"look at the folder's permissions and free space, or choose another with --state")
+	}
+	end, err := srv.InProcessConn()
+	if err == nil {
+		b.wire, err = openPipe(end, b.link.down)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("engine: connect to the embedded queue: %w", err)
 	}
 	conn, err := nats.Connect("", nats.InProcessServer(srv), nats.NoReconnect())
 	if err != nil {

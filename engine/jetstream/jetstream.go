@@ -113,6 +113,8 @@ type Backend struct {
 	priority bool           // consumers rank the workers that wait
 	level    Durability     // of the broker
 	conn     *nats.Conn
+	wire     wire // for what passes in numbers
+	idle     askers
 	link     *link
 	js       jetstream.JetStream
 	stream   jetstream.Stream
@@ -148,6 +150,9 @@ func newBackend(lease time.Duration, log *slog.Logger) *Backend {
 // use prepares what a connection needs: the stream, the blobs and the gathering of commits.
 func (b *Backend) use(ctx context.Context, conn *nats.Conn) (err error) {
 	b.conn = conn
+	if b.wire == nil {
+		b.wire = library{conn}
+	}
 	if b.js, err = jetstream.New(conn, jetstream.WithDefaultTimeout(requestTimeout)); err != nil {
 		return err
 	}
@@ -214,8 +219,10 @@ func (b *Backend) shutdown() error {
 		b.commits.wait()
 	}
 	if b.conn != nil {
-		// Acknowledgements are published without waiting; give them their chance.
-		_ = b.conn.FlushTimeout(time.Second) // a closed connection has nothing to flush
+		if b.wire != nil {
+			// Acknowledgements are published without waiting; give them their chance.
+			_ = b.wire.flush(time.Second) // a closed connection has nothing to flush
+		}
 		b.conn.Close()
 	}
 	if b.embedded != nil {

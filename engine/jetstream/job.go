@@ -54,7 +54,7 @@ func appendJob(b []byte, j *myrmidon.Job) ([]byte, error) {
 		number(`,"units":`, j.Units)
 	}
 	if len(j.Spec) > 0 {
-		if !json.Valid(j.Spec) {
+		if !validJSON(j.Spec) {
 			return nil, errNoJSON
 		}
 		b = append(append(b, `,"spec":`...), j.Spec...)
@@ -74,18 +74,18 @@ func appendText(b []byte, s string) []byte {
 }
 
 // parseJob reads a job that appendJob has written, and reports whether it was one. The
-// spec is a part of data.
+// spec is a part of data. If kind and run are those that j has, their strings are kept.
 func parseJob(data []byte, j *myrmidon.Job) bool {
 	p := parser{rest: data}
 	var out myrmidon.Job
 	p.want(`{"kind":`)
-	out.Kind = p.text()
+	out.Kind = p.text(j.Kind)
 	if p.has(`,"version":`) {
 		out.Version = p.uint32()
 	}
 	out.Long = p.has(`,"long":true`)
 	p.want(`,"run":`)
-	out.Run = p.text()
+	out.Run = p.text(j.Run)
 	p.want(`,"phase":`)
 	out.Phase = p.uint32()
 	p.want(`,"shard":`)
@@ -107,7 +107,7 @@ func parseJob(data []byte, j *myrmidon.Job) bool {
 		out.Epoch = p.uint32()
 	}
 	if p.has(`,"name":`) {
-		out.Name = p.text()
+		out.Name = p.text("")
 	}
 	if p.has(`,"units":`) {
 		out.Units = p.int64()
@@ -115,7 +115,7 @@ func parseJob(data []byte, j *myrmidon.Job) bool {
 	if p.has(`,"spec":`) {
 		n := max(len(p.rest)-1, 0) // all but the brace
 		out.Spec, p.rest = json.RawMessage(p.rest[:n:n]), p.rest[n:]
-		p.bad = p.bad || !json.Valid(out.Spec)
+		p.bad = p.bad || !validJSON(out.Spec)
 	}
 	p.want("}")
 	if p.bad || len(p.rest) > 0 {
@@ -142,8 +142,12 @@ func (p *parser) has(text string) bool {
 
 func (p *parser) want(text string) { p.bad = !p.has(text) || p.bad }
 
-// text takes a string of printable ASCII without escapes.
-func (p *parser) text() string {
+// text takes a string of printable ASCII without escapes, which may be like another.
+func (p *parser) text(like string) string {
+	if n := len(like); n > 0 && len(p.rest) > n+1 && p.rest[0] == '"' && p.rest[n+1] == '"' && string(p.rest[1:n+1]) == like {
+		p.rest = p.rest[n+2:]
+		return like
+	}
 	if !p.has(`"`) {
 		p.bad = true
 		return ""

@@ -33,7 +33,6 @@ type lane struct {
 	// again is the last sequence that may have been handed out before the consumer was made
 	// anew.
 	again uint64
-	idle  []*asker // guarded by Backend.mu
 }
 
 // subject returns the tokens of the jobs of l that follow prefix.run.
@@ -127,40 +126,6 @@ func (b *Backend) renew(ctx context.Context, cfg jetstream.ConsumerConfig) (agai
 	return again, b.explain(err)
 }
 
-// asker is where the answers to one request at a time arrive: jobs under their own
-// subjects, and a status at the end. The client library's own fetches make one, and a
-// goroutine, for each request, and cannot both take what is there and wait for more.
-type asker struct {
-	inbox string
-	sub   *nats.Subscription
-	in    chan *nats.Msg
-}
-
-// asker returns one that no request uses.
-func (b *Backend) asker(l *lane) (*asker, error) {
-	b.mu.Lock()
-	if n := len(l.idle); n > 0 {
-		a := l.idle[n-1]
-		l.idle = l.idle[:n-1]
-		b.mu.Unlock()
-		return a, nil
-	}
-	b.mu.Unlock()
-	a := &asker{inbox: b.conn.NewInbox(), in: make(chan *nats.Msg, engine.MaxPull+16)}
-	var err error
-	if a.sub, err = b.conn.ChanSubscribe(a.inbox, a.in); err != nil {
-		return nil, b.explain(err)
-	}
-	return a, nil
-}
-
-// reuse keeps an asker whose request has ended.
-func (b *Backend) reuse(l *lane, a *asker) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	l.idle = append(l.idle, a)
-}
-
 // retire gives back what an abandoned request still brings, until the server has ended it.
 func (b *Backend) retire(a *asker, after time.Duration) {
 	go func() {
@@ -170,13 +135,13 @@ func (b *Backend) retire(a *asker, after time.Duration) {
 			select {
 			case m := <-a.in:
 				if m.Reply != "" {
-					_ = m.NakWithDelay(max(early(m, 1), 0)) // the lease gives it back otherwise
+					_ = b.answer(m, nakAfter(max(early(m, 1), 0))) // the lease gives it back otherwise
 					continue
 				}
 			case <-timer.C:
 			case <-b.closing.Done():
 			}
-			_ = a.sub.Unsubscribe() // the connection may be closed
+			a.stop()
 			return
 		}
 	}()
@@ -239,21 +204,21 @@ func (b *Backend) ask(ctx context.Context, l *lane, order pullOrder) (msgs []*na
 	if err != nil {
 		return nil, fmt.Errorf("engine: pull: %w", err)
 	}
-	a, err := b.asker(l)
+	a, err := b.idle.get(b.wire)
 	if err != nil {
-		return nil, err
+		return nil, b.explain(err)
 	}
 	whole := false // the server knows that the request has ended
 	wait := time.Duration(order.Expires) + lateAnswer
 	defer func() {
 		if whole {
-			b.reuse(l, a)
+			b.idle.put(a)
 		} else {
 			b.retire(a, wait)
 		}
 	}()
 	broken := b.link.broken()
-	if err := b.conn.PublishRequest(l.next, a.inbox, body); err != nil {
+	if err := b.wire.send(&nats.Msg{Subject: l.next, Reply: a.inbox, Data: body}); err != nil {
 		if b.embedded == nil && passing(err) {
 			return nil, b.pause(ctx, err)
 		}
@@ -262,32 +227,26 @@ func (b *Backend) ask(ctx context.Context, l *lane, order pullOrder) (msgs []*na
 	late := time.NewTimer(wait)
 	defer late.Stop()
 	for len(msgs) < order.Batch {
-		select {
-		case m := <-a.in:
-			if m.Reply != "" {
-				msgs = append(msgs, m)
-				continue
-			}
-			status := m.Header.Get("Status")
-			switch status {
-			case "100": // a heartbeat
-				continue
-			case "404", "408", "409":
-				whole = true
-				b.refused(l, status, m.Header.Get("Description"))
-				return msgs, nil
-			case "503":
-				whole = true
-				b.forget(l)
-				return msgs, b.pause(ctx, nats.ErrNoResponders)
-			}
+		m := a.next(ctx, broken, late.C)
+		if m == nil {
+			return msgs, nil
+		}
+		if m.Reply != "" {
+			msgs = append(msgs, m)
+			continue
+		}
+		switch status := statusOf(m); status {
+		case "100": // a heartbeat
+		case "404", "408", "409":
+			whole = true
+			b.refused(l, status, m.Header.Get("Description"))
+			return msgs, nil
+		case noResponders:
+			whole = true
+			b.forget(l)
+			return msgs, b.pause(ctx, nats.ErrNoResponders)
+		default:
 			return msgs, fmt.Errorf("engine: pull: the server answers %s %s", status, m.Header.Get("Description"))
-		case <-ctx.Done():
-			return msgs, nil
-		case <-broken:
-			return msgs, nil
-		case <-late.C:
-			return msgs, nil
 		}
 	}
 	whole = true
@@ -331,14 +290,16 @@ func (b *Backend) pause(ctx context.Context, err error) error {
 }
 
 func (b *Backend) deliveries(l *lane, msgs []*nats.Msg) ([]engine.Delivery, error) {
-	var out []engine.Delivery
+	out := make([]engine.Delivery, 0, len(msgs))
+	var last myrmidon.Job // whose strings the next one is likely to share
 	for _, m := range msgs {
-		d, err := b.delivery(l, m)
+		d, err := b.delivery(l, m, last)
 		if err != nil {
 			return out, err
 		}
 		if d != nil {
 			out = append(out, d)
+			last = d.job
 		}
 	}
 	return out, nil
@@ -346,22 +307,52 @@ func (b *Backend) deliveries(l *lane, msgs []*nats.Msg) ([]engine.Delivery, erro
 
 // delivery decodes a message; nil for a retry that came too early, which goes back, and
 // for what is no job, which is taken off the queue.
-func (b *Backend) delivery(l *lane, m *nats.Msg) (engine.Delivery, error) {
-	meta, err := m.Metadata()
-	if err != nil {
-		return nil, fmt.Errorf("engine: message on %s: %w", m.Subject, err)
+func (b *Backend) delivery(l *lane, m *nats.Msg, like myrmidon.Job) (*delivery, error) {
+	delivered, sequence, ok := parseAckSubject(m.Reply)
+	if !ok {
+		return nil, fmt.Errorf("engine: message on %s: the server gives no place to acknowledge it: %q", m.Subject, m.Reply)
 	}
-	if wait := early(m, meta.NumDelivered); wait > 0 {
-		return nil, b.explain(hint(m.NakWithDelay(wait)))
+	if wait := early(m, delivered); wait > 0 {
+		return nil, b.explain(hint(b.answer(m, nakAfter(wait))))
 	}
-	d := &delivery{msg: m, again: meta.NumDelivered > 1 || meta.Sequence.Stream <= l.again}
+	d := &delivery{b: b, msg: m, again: delivered > 1 || sequence <= l.again}
+	d.job.Kind, d.job.Run = like.Kind, like.Run
 	if err := b.decode(m, &d.job); err != nil {
 		// Nobody can do it, ever: take it off the queue and say so.
 		b.log.Error("a message on the broker is no job of ours; it is left out", "broker", b.where, "subject", m.Subject,
-			"sequence", meta.Sequence.Stream, "bytes", len(m.Data), "err", err)
-		return nil, b.explain(hint(m.Term()))
+			"sequence", sequence, "bytes", len(m.Data), "err", err)
+		return nil, b.explain(hint(b.answer(m, ackTerm)))
 	}
 	return d, nil
+}
+
+// parseAckSubject reads how often a message was delivered and its sequence in the stream
+// from where it is acknowledged (ADR-15):
+//
+//	$JS.ACK.<stream>.<consumer>.<delivered>.<sequence>.<consumer's>.<time>.<pending>
+//	$JS.ACK.<domain>.<account>.<stream>.<consumer>.<delivered>.<sequence>. and so on
+func parseAckSubject(s string) (delivered, sequence uint64, ok bool) {
+	rest, ok := strings.CutPrefix(s, "$JS.ACK.")
+	skip := 2
+	switch n := strings.Count(rest, ".") + 1; {
+	case !ok || n < 7 || n == 8:
+		return 0, 0, false
+	case n > 8:
+		skip = 4
+	}
+	for range skip {
+		_, rest, _ = strings.Cut(rest, ".")
+	}
+	one, rest, _ := strings.Cut(rest, ".")
+	two, _, _ := strings.Cut(rest, ".")
+	delivered, err := strconv.ParseUint(one, 10, 64)
+	if err == nil {
+		sequence, err = strconv.ParseUint(two, 10, 64)
+	}
+	if err != nil {
+		return 0, 0, false
+	}
+	return delivered, sequence, true
 }
 
 // decode reads a job and checks it: others may write to the broker.
@@ -370,6 +361,7 @@ func (b *Backend) decode(m *nats.Msg, j *myrmidon.Job) error {
 		return fmt.Errorf("%d bytes are more than the %d of a message", len(m.Data), engine.MaxMessage)
 	}
 	if !parseJob(m.Data, j) {
+		*j = myrmidon.Job{}
 		if err := json.Unmarshal(m.Data, j); err != nil {
 			return err
 		}
@@ -402,6 +394,7 @@ func early(m *nats.Msg, delivered uint64) time.Duration {
 }
 
 type delivery struct {
+	b     *Backend
 	msg   *nats.Msg
 	job   myrmidon.Job
 	again bool
@@ -409,9 +402,27 @@ type delivery struct {
 
 func (d *delivery) Job() myrmidon.Job             { return d.job }
 func (d *delivery) Again() bool                   { return d.again }
-func (d *delivery) Extend(context.Context) error  { return hint(d.msg.InProgress()) }
-func (d *delivery) Ack(context.Context) error     { return hint(d.msg.Ack()) }
-func (d *delivery) Release(context.Context) error { return hint(d.msg.Nak()) }
+func (d *delivery) Extend(context.Context) error  { return hint(d.b.answer(d.msg, ackProgress)) }
+func (d *delivery) Ack(context.Context) error     { return hint(d.b.answer(d.msg, ackAck)) }
+func (d *delivery) Release(context.Context) error { return hint(d.b.answer(d.msg, ackNak)) }
+
+// What a message is answered (ADR-15).
+var (
+	ackAck      = []byte("+ACK")
+	ackNak      = []byte("-NAK")
+	ackProgress = []byte("+WPI")
+	ackTerm     = []byte("+TERM")
+)
+
+// nakAfter gives a message back that is to come again after a time.
+func nakAfter(wait time.Duration) []byte {
+	return fmt.Appendf(nil, `-NAK {"delay": %d}`, wait.Nanoseconds())
+}
+
+// answer acknowledges a message, or gives it back.
+func (b *Backend) answer(m *nats.Msg, what []byte) error {
+	return b.wire.post(m.Reply, what)
+}
 
 // hint forgives that an acknowledgement could not be sent: it is one hint of many, and where
 // the broker cannot be reached the lease gives the job back.
