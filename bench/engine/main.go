@@ -65,7 +65,7 @@ type flags struct {
 
 func main() {
 	var f flags
-	flag.IntVar(&f.rounds, "rounds", 3, "how often each is measured")
+	flag.IntVar(&f.rounds, "rounds", 5, "how often each is measured")
 	flag.IntVar(&f.n, "n", 100_000, "jobs of a measurement of throughput")
 	flag.BoolVar(&f.peer, "peer", true, "measure RabbitMQ too")
 	flag.BoolVar(&f.backlog, "backlog", true, "store a million jobs and measure the memory that they take")

@@ -26,7 +26,7 @@ func (b *Backend) Commit(ctx context.Context, batch engine.Batch) error {
 	if err != nil || len(msgs) == 0 {
 		return err
 	}
-	err = b.persist(ctx, "store", func(ctx context.Context) error { return b.commits.commit(ctx, msgs) })
+	err = b.insist(ctx, "store", func() error { return b.commits.commit(ctx, msgs) })
 	var api *jetstream.APIError
 	if errors.As(err, &api) && (api.ErrorCode == wrongLastSequence || api.ErrorCode == wrongLastSequenceConstant) {
 		return engine.ErrStaleSlice
@@ -295,21 +295,25 @@ func (c *commit) cursor() bool {
 
 // writeSingles stores commits of one message each, without waiting between them.
 func (c *committer) writeSingles(batch []*commit) {
-	ctx, cancel := context.WithTimeout(context.Background(), c.b.patience)
-	defer cancel()
-	waits := make([]func(context.Context) (*nats.Msg, error), len(batch))
+	sent := make([]question, len(batch))
 	for i, one := range batch {
 		clean(one.msgs[0])
 		var err error
-		if waits[i], err = c.b.begin(one.msgs...); err != nil {
+		if sent[i], err = c.b.question(c.b.stores, one.msgs...); err != nil {
 			one.err <- err
 		}
 	}
-	for i, wait := range waits {
-		if wait != nil {
-			answer, err := wait(ctx)
-			batch[i].err <- isStored(answer, err, 1)
+	late := time.NewTimer(c.b.patience)
+	defer late.Stop()
+	for i, q := range sent {
+		if q.by == nil {
+			continue
 		}
+		answer, err := q.answer(late.C)
+		if errors.Is(err, errNoAnswer) {
+			late.Reset(0) // nor are those that follow waited for
+		}
+		batch[i].err <- isStored(answer, err, 1)
 	}
 }
 
@@ -323,8 +327,6 @@ const (
 // publish stores msgs as one atomic batch; one message needs none. The client library
 // has no call for batches, so the headers are set here.
 func (b *Backend) publish(msgs []*nats.Msg) error {
-	ctx, cancel := context.WithTimeout(context.Background(), b.patience)
-	defer cancel()
 	last := msgs[len(msgs)-1]
 	for _, m := range msgs {
 		clean(m)
@@ -340,15 +342,18 @@ func (b *Backend) publish(msgs []*nats.Msg) error {
 		}
 		last.Header[batchCommit] = []string{"1"}
 	}
-	answer, err := b.call(ctx, msgs...)
+	q, err := b.question(b.stores, msgs...)
+	if err != nil {
+		return err
+	}
+	late := time.NewTimer(b.patience)
+	defer late.Stop()
+	answer, err := q.answer(late.C)
 	return isStored(answer, err, len(msgs))
 }
 
 // isStored checks the answer to n messages.
 func isStored(answer *nats.Msg, err error, n int) error {
-	if errors.Is(err, context.DeadlineExceeded) {
-		return errNoAnswer
-	}
 	if err != nil {
 		return err
 	}

@@ -127,12 +127,18 @@ func (b *Backend) start(cfg Config) (*nats.Conn, error) {
 		return nil, myrmidon.WithHint(fmt.Errorf("engine: the queue in %s did not start within %v", cfg.Dir, startTimeout),
 			"look at the folder's permissions and free space, or choose another with --state")
 	}
-	end, err := srv.InProcessConn()
-	if err == nil {
-		b.wire, err = openPipe(end, b.link.down)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("engine: connect to the embedded queue: %w", err)
+	// Two, since the server fits the size of what it reads at a time to what came before,
+	// and stored jobs are larger than acknowledgements.
+	for name, l := range map[string]**line{"pulls": &b.pulls, "stores": &b.stores} {
+		end, err := srv.InProcessConn()
+		if err != nil {
+			return nil, fmt.Errorf("engine: connect to the embedded queue: %w", err)
+		}
+		p, err := openPipe(name, end, b.link.down)
+		if err != nil {
+			return nil, fmt.Errorf("engine: connect to the embedded queue: %w", err)
+		}
+		*l = &line{wire: p}
 	}
 	conn, err := nats.Connect("", nats.InProcessServer(srv), nats.NoReconnect())
 	if err != nil {

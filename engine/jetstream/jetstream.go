@@ -28,6 +28,9 @@
 // so that with [Power] a thousand of them cost one fsync. Acknowledgements are hints and
 // may be lost with the process.
 //
+// An embedded server is spoken to over connections within the process: one of the client
+// library's, and two of our own for what passes in numbers (see pipe).
+//
 // An embedded server's consumers are made anew behind what was acknowledged, so that jobs
 // which a dead process held come again at once instead of when their lease ends.
 //
@@ -113,8 +116,8 @@ type Backend struct {
 	priority bool           // consumers rank the workers that wait
 	level    Durability     // of the broker
 	conn     *nats.Conn
-	wire     wire // for what passes in numbers
-	idle     askers
+	pulls    *line // of jobs, and acknowledgements
+	stores   *line // of batches
 	link     *link
 	js       jetstream.JetStream
 	stream   jetstream.Stream
@@ -150,8 +153,9 @@ func newBackend(lease time.Duration, log *slog.Logger) *Backend {
 // use prepares what a connection needs: the stream, the blobs and the gathering of commits.
 func (b *Backend) use(ctx context.Context, conn *nats.Conn) (err error) {
 	b.conn = conn
-	if b.wire == nil {
-		b.wire = library{conn}
+	if b.embedded == nil {
+		b.pulls = &line{wire: library{conn}}
+		b.stores = b.pulls
 	}
 	if b.js, err = jetstream.New(conn, jetstream.WithDefaultTimeout(requestTimeout)); err != nil {
 		return err
@@ -219,9 +223,9 @@ func (b *Backend) shutdown() error {
 		b.commits.wait()
 	}
 	if b.conn != nil {
-		if b.wire != nil {
+		if b.pulls != nil {
 			// Acknowledgements are published without waiting; give them their chance.
-			_ = b.wire.flush(time.Second) // a closed connection has nothing to flush
+			_ = b.pulls.flush(time.Second) // a closed connection has nothing to flush
 		}
 		b.conn.Close()
 	}
@@ -285,10 +289,17 @@ func passing(err error) bool {
 // persist calls try until it succeeds or fails for good. A broker that many share is
 // waited for as long as ctx and the backend last; an embedded server's errors are final.
 func (b *Backend) persist(ctx context.Context, what string, try func(context.Context) error) error {
-	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
+	return b.insist(ctx, what, func() error {
 		once, cancel := context.WithTimeout(ctx, b.patience)
-		err := b.link.within(once, try)
-		cancel()
+		defer cancel()
+		return b.link.within(once, try)
+	})
+}
+
+// insist is persist for what bounds its own time and watches the connection itself.
+func (b *Backend) insist(ctx context.Context, what string, try func() error) error {
+	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
+		err := try()
 		if err == nil || b.embedded != nil || !passing(err) || ctx.Err() != nil {
 			return b.explain(err)
 		}

@@ -21,6 +21,7 @@ import (
 // one change of goroutines less than with the client library; and the headers of a batch,
 // which every stored job has, are not taken apart. make bench-engine shows the gain.
 type pipe struct {
+	name   string // no other pipe to the server has it
 	conn   net.Conn
 	broken func() // is called once, when the connection has ended
 
@@ -45,8 +46,8 @@ const (
 )
 
 // openPipe greets the server. broken is called, once, when the connection has ended.
-func openPipe(conn net.Conn, broken func()) (*pipe, error) {
-	p := &pipe{conn: conn, broken: broken, ears: make(map[int]chan *nats.Msg), posted: make(chan struct{}, 1), ended: make(chan struct{})}
+func openPipe(name string, conn net.Conn, broken func()) (*pipe, error) {
+	p := &pipe{name: name, conn: conn, broken: broken, ears: make(map[int]chan *nats.Msg), posted: make(chan struct{}, 1), ended: make(chan struct{})}
 	ready := make(chan struct{})
 	p.pongs = append(p.pongs, ready)
 	ended := make(chan error, 1)
@@ -159,7 +160,7 @@ func (p *pipe) listen(in chan *nats.Msg) (subject string, stop func(), err error
 	p.last++
 	id := p.last
 	p.ears[id] = in
-	subject = "_INBOX.pipe." + strconv.Itoa(id)
+	subject = "_INBOX." + p.name + "." + strconv.Itoa(id)
 	p.out = fmt.Appendf(p.out, "SUB %s %d\r\n", subject, id)
 	stop = func() {
 		p.mu.Lock()

@@ -2,7 +2,6 @@ package jetstream
 
 import (
 	"bufio"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -31,7 +30,7 @@ func startPlain(t *testing.T) (*pipe, library) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := openPipe(end, func() {})
+	p, err := openPipe("test", end, func() {})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,8 +119,11 @@ func TestPipeSpeaksTheProtocol(t *testing.T) {
 func TestPipeTellsThatNobodyListens(t *testing.T) {
 	p, _ := startPlain(t)
 	b := newBackend(0, nil)
-	b.wire = p
-	if _, err := b.call(t.Context(), &nats.Msg{Subject: "nobody.there"}); !errors.Is(err, nats.ErrNoResponders) {
+	q, err := b.question(&line{wire: p}, &nats.Msg{Subject: "nobody.there"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := q.answer(time.After(5 * time.Second)); !errors.Is(err, nats.ErrNoResponders) {
 		t.Errorf("%v, want that nobody answers", err)
 	}
 }
@@ -205,17 +207,20 @@ func TestPipeEndsOnNonsense(t *testing.T) {
 			}()
 			b := newBackend(0, nil)
 			broken := make(chan struct{})
-			p, err := openPipe(ours, func() { close(broken); b.link.down() })
+			p, err := openPipe("test", ours, func() { close(broken); b.link.down() })
 			if err != nil {
 				t.Fatal(err)
 			}
-			b.wire = p
-			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-			defer cancel()
-			if _, err := b.call(ctx, &nats.Msg{Subject: "q"}); err == nil || ctx.Err() != nil {
-				t.Errorf("a question was answered with %v", err)
+			if q, err := b.question(&line{wire: p}, &nats.Msg{Subject: "q"}); err == nil { // else it has ended already
+				if m, err := q.answer(nil); err == nil {
+					t.Errorf("a question was answered: %v", m)
+				}
 			}
-			<-broken
+			select {
+			case <-broken:
+			case <-time.After(5 * time.Second):
+				t.Fatal("nobody is told that the pipe has ended")
+			}
 			if err := p.send(&nats.Msg{Subject: "q"}); err == nil {
 				t.Error("an ended pipe takes messages")
 			}

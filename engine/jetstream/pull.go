@@ -204,7 +204,7 @@ func (b *Backend) ask(ctx context.Context, l *lane, order pullOrder) (msgs []*na
 	if err != nil {
 		return nil, fmt.Errorf("engine: pull: %w", err)
 	}
-	a, err := b.idle.get(b.wire)
+	a, err := b.pulls.asker()
 	if err != nil {
 		return nil, b.explain(err)
 	}
@@ -212,13 +212,13 @@ func (b *Backend) ask(ctx context.Context, l *lane, order pullOrder) (msgs []*na
 	wait := time.Duration(order.Expires) + lateAnswer
 	defer func() {
 		if whole {
-			b.idle.put(a)
+			b.pulls.reuse(a)
 		} else {
 			b.retire(a, wait)
 		}
 	}()
 	broken := b.link.broken()
-	if err := b.wire.send(&nats.Msg{Subject: l.next, Reply: a.inbox, Data: body}); err != nil {
+	if err := b.pulls.send(&nats.Msg{Subject: l.next, Reply: a.inbox, Data: body}); err != nil {
 		if b.embedded == nil && passing(err) {
 			return nil, b.pause(ctx, err)
 		}
@@ -421,7 +421,7 @@ func nakAfter(wait time.Duration) []byte {
 
 // answer acknowledges a message, or gives it back.
 func (b *Backend) answer(m *nats.Msg, what []byte) error {
-	return b.wire.post(m.Reply, what)
+	return b.pulls.post(m.Reply, what)
 }
 
 // hint forgives that an acknowledgement could not be sent: it is one hint of many, and where

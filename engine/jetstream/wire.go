@@ -76,32 +76,34 @@ func (a *asker) next(ctx context.Context, broken <-chan struct{}, late <-chan ti
 	return nil
 }
 
-// askers are those that no request uses.
-type askers struct {
+// line is a wire with those who ask on it.
+type line struct {
+	wire
 	mu   sync.Mutex
-	idle []*asker
+	idle []*asker // those that no request uses
 }
 
-func (s *askers) get(w wire) (*asker, error) {
-	s.mu.Lock()
-	if n := len(s.idle); n > 0 {
-		a := s.idle[n-1]
-		s.idle = s.idle[:n-1]
-		s.mu.Unlock()
+// asker returns one that no request uses.
+func (l *line) asker() (*asker, error) {
+	l.mu.Lock()
+	if n := len(l.idle); n > 0 {
+		a := l.idle[n-1]
+		l.idle = l.idle[:n-1]
+		l.mu.Unlock()
 		return a, nil
 	}
-	s.mu.Unlock()
+	l.mu.Unlock()
 	a := &asker{in: make(chan *nats.Msg, engine.MaxPull+16)}
 	var err error
-	a.inbox, a.stop, err = w.listen(a.in)
+	a.inbox, a.stop, err = l.listen(a.in)
 	return a, err
 }
 
-// put keeps an asker whose request has ended.
-func (s *askers) put(a *asker) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.idle = append(s.idle, a)
+// reuse keeps an asker whose request has ended.
+func (l *line) reuse(a *asker) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.idle = append(l.idle, a)
 }
 
 // statusOf returns what a message without data says of a request: an HTTP status, or "".
@@ -112,44 +114,40 @@ func statusOf(m *nats.Msg) string {
 	return m.Header.Get("Status")
 }
 
-// call sends msgs, of which the last is a question, and returns its answer. It is
-// errNoAnswer if the connection breaks.
-func (b *Backend) call(ctx context.Context, msgs ...*nats.Msg) (*nats.Msg, error) {
-	wait, err := b.begin(msgs...)
-	if err != nil {
-		return nil, err
-	}
-	return wait(ctx)
+// question is one that was sent.
+type question struct {
+	to     *line
+	by     *asker
+	broken <-chan struct{} // closed when the connection breaks
 }
 
-// begin is call in two steps: wait must be called.
-func (b *Backend) begin(msgs ...*nats.Msg) (wait func(context.Context) (*nats.Msg, error), err error) {
-	a, err := b.idle.get(b.wire)
+// question sends msgs, of which the last is a question. Its answer must be waited for.
+func (b *Backend) question(l *line, msgs ...*nats.Msg) (question, error) {
+	a, err := l.asker()
 	if err != nil {
-		return nil, err
+		return question{}, err
 	}
 	msgs[len(msgs)-1].Reply = a.inbox
-	broken := b.link.broken()
-	if err := b.wire.send(msgs...); err != nil {
+	q := question{l, a, b.link.broken()}
+	if err := l.send(msgs...); err != nil {
 		a.stop()
-		return nil, err
+		return question{}, err
 	}
-	return func(ctx context.Context) (*nats.Msg, error) {
-		select {
-		case m := <-a.in:
-			b.idle.put(a)
-			if statusOf(m) == noResponders {
-				return nil, nats.ErrNoResponders
-			}
-			return m, nil
-		case <-broken:
-			a.stop()
-			return nil, errNoAnswer
-		case <-ctx.Done():
-			a.stop()
-			return nil, ctx.Err()
-		}
-	}, nil
+	return q, nil
+}
+
+// answer returns the answer; errNoAnswer if it is late or the connection breaks.
+func (q question) answer(late <-chan time.Time) (*nats.Msg, error) {
+	m := q.by.next(context.Background(), q.broken, late)
+	if m == nil {
+		q.by.stop()
+		return nil, errNoAnswer
+	}
+	q.to.reuse(q.by)
+	if statusOf(m) == noResponders {
+		return nil, nats.ErrNoResponders
+	}
+	return m, nil
 }
 
 // noResponders is the status of a request that nobody listens to.
