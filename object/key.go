@@ -16,6 +16,10 @@ const MaxKey = 1024
 // ErrRange is wrapped by the error of a Get whose offset lies outside the object.
 var ErrRange = errors.New("the range begins outside the object")
 
+// ErrChanged is wrapped by the error of what was to be done with one version of an object,
+// and found another.
+var ErrChanged = errors.New("the object has changed")
+
 // CheckKey says whether key may name an object in every store, folders included.
 // Any byte but NUL may occur in a part, also a backslash, a line break or bytes that
 // are not UTF-8; "." and ".." may not be a part, so that no key leaves its folder.
