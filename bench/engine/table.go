@@ -3,10 +3,11 @@ package main
 import (
 	"fmt"
 	"io"
-	"slices"
 	"strconv"
 	"text/tabwriter"
 	"time"
+
+	"myrmidon/bench/internal/spread"
 )
 
 // row is one measurement, ours and the peer's, taken in the same rounds: ours[i] and
@@ -56,15 +57,15 @@ func consumeMultiple(f Figure) float64 { return f.ConsumeMultiple }
 func p50(f Figure) float64             { return float64(f.P50) / float64(time.Microsecond) }
 
 // ratio is ours to the peer's within each round, and false where either is missing.
-func (r row) ratio() (spread, bool) {
+func (r row) ratio() (spread.Spread, bool) {
 	if len(r.ours) == 0 || len(r.ours) != len(r.peer) {
-		return spread{}, false
+		return spread.Spread{}, false
 	}
 	var v []float64
 	for i := range r.ours {
 		v = append(v, r.ours[i]/r.peer[i])
 	}
-	return spreadOf(v), true
+	return spread.Of(v), true
 }
 
 // verdict is how a row stands to its target.
@@ -82,13 +83,13 @@ func (r row) verdict() verdict {
 	got, want, measured := 0.0, r.bound, len(r.ours) > 0
 	switch {
 	case r.target != 0:
-		var ratio spread
+		var ratio spread.Spread
 		ratio, measured = r.ratio()
-		got, want = ratio.median, r.target
+		got, want = ratio.Median, r.target
 	case r.bound == 0:
 		return noTarget
 	case measured:
-		got = spreadOf(r.ours).median
+		got = spread.Of(r.ours).Median
 	}
 	if measured && (r.more() && got >= want || !r.more() && got <= want) {
 		return met
@@ -120,7 +121,7 @@ func printTable(to io.Writer, peer string, rows []row) (misses int) {
 	for _, r := range rows {
 		ratio := "-"
 		if s, ok := r.ratio(); ok {
-			ratio = s.format("%.2f")
+			ratio = s.Format("%.2f")
 		}
 		verdict := r.verdict()
 		if verdict != noTarget {
@@ -148,26 +149,9 @@ func spreadText(values []float64) string {
 	if len(values) == 0 {
 		return "-"
 	}
-	s := spreadOf(values)
-	if s.most < 100 {
-		return s.format("%.2f")
+	s := spread.Of(values)
+	if s.Most < 100 {
+		return s.Format("%.2f")
 	}
-	return s.format("%.0f")
-}
-
-// spread is the median, the least and the largest of some figures.
-type spread struct{ median, least, most float64 }
-
-// spreadOf wants at least one value.
-func spreadOf(values []float64) spread {
-	v := slices.Sorted(slices.Values(values))
-	n := len(v)
-	return spread{(v[(n-1)/2] + v[n/2]) / 2, v[0], v[n-1]}
-}
-
-func (s spread) format(verb string) string {
-	if s.least == s.most {
-		return fmt.Sprintf(verb, s.median)
-	}
-	return fmt.Sprintf(verb+" ("+verb+" to "+verb+")", s.median, s.least, s.most)
+	return s.Format("%.0f")
 }

@@ -37,7 +37,7 @@ func TestRow(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			text := "-"
 			if s, ok := tt.row.ratio(); ok {
-				text = s.format("%.2f")
+				text = s.Format("%.2f")
 			}
 			if text != tt.ratio && !(tt.ratio == "NaN" && strings.HasPrefix(text, "NaN")) {
 				t.Errorf("ratio %s, want %s", text, tt.ratio)

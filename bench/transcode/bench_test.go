@@ -14,29 +14,6 @@ import (
 	"myrmidon/internal/transcode"
 )
 
-func TestSpreadOf(t *testing.T) {
-	for _, tt := range []struct {
-		name   string
-		values []float64
-		want   spread
-		text   string
-	}{
-		{"one value is its own median", []float64{2}, spread{2, 2, 2}, "2.0"},
-		{"the middle of three in any order", []float64{3, 1, 2}, spread{2, 1, 3}, "2.0 (1.0 to 3.0)"},
-		{"the mean of the middle two of four", []float64{4, 1, 2, 10}, spread{3, 1, 10}, "3.0 (1.0 to 10.0)"},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			got := spreadOf(tt.values)
-			if diff := cmp.Diff(tt.want, got, cmp.AllowUnexported(spread{})); diff != "" {
-				t.Errorf("spread (-want +got):\n%s", diff)
-			}
-			if text := got.format("%.1f"); text != tt.text {
-				t.Errorf("text %q, want %q", text, tt.text)
-			}
-		})
-	}
-}
-
 // noise is a sound without periods, so that it is like itself in one place only.
 func noise(n int) []float32 {
 	r := rand.New(rand.NewPCG(1, 2))

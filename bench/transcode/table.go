@@ -6,9 +6,10 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"text/tabwriter"
 	"time"
+
+	"myrmidon/bench/internal/spread"
 
 	"myrmidon"
 )
@@ -56,38 +57,22 @@ func (b *bench) measure(ctx context.Context, rounds int) (*table, error) {
 	return t, nil
 }
 
-// spread is the median, the least and the largest of some figures.
-type spread struct{ median, least, most float64 }
-
-func spreadOf(values []float64) spread {
-	v := slices.Sorted(slices.Values(values))
-	n := len(v)
-	return spread{(v[(n-1)/2] + v[n/2]) / 2, v[0], v[n-1]}
-}
-
-func (s spread) format(verb string) string {
-	if s.least == s.most {
-		return fmt.Sprintf(verb, s.median)
-	}
-	return fmt.Sprintf(verb+" ("+verb+" to "+verb+")", s.median, s.least, s.most)
-}
-
 // of collects a figure of way w over the rounds.
-func (t *table) of(w int, figure func(result) float64) spread {
+func (t *table) of(w int, figure func(result) float64) spread.Spread {
 	var v []float64
 	for _, r := range t.runs[w] {
 		v = append(v, figure(r))
 	}
-	return spreadOf(v)
+	return spread.Of(v)
 }
 
 // ratio collects, over the rounds, a figure of way w as a multiple of way base's.
-func (t *table) ratio(w, base int, figure func(result) float64) spread {
+func (t *table) ratio(w, base int, figure func(result) float64) spread.Spread {
 	var v []float64
 	for i := range t.runs[w] {
 		v = append(v, figure(t.runs[w][i])/figure(t.runs[base][i]))
 	}
-	return spreadOf(v)
+	return spread.Of(v)
 }
 
 func cpu(r result) float64  { return r.CPU.Seconds() }
@@ -100,24 +85,24 @@ func (t *table) print(to io.Writer) {
 	fmt.Fprintln(w, "way\t\tCPU-s\twall s\tpeak MB")
 	for i, way := range t.ways {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", way.key, way.name,
-			t.of(i, cpu).format("%.1f"), t.of(i, wall).format("%.1f"), t.of(i, peak).format("%.0f"))
+			t.of(i, cpu).Format("%.1f"), t.of(i, wall).Format("%.1f"), t.of(i, peak).Format("%.0f"))
 	}
 	w.Flush() // tabwriter hands on the error of to, which is standard output: nowhere to say it
 	ms := func(d time.Duration) float64 { return float64(d.Milliseconds()) }
 	fmt.Fprintf(to, "\nof A: until the first encoder runs %s ms, after the last one %s ms (verify, publish, report)\n",
-		t.of(0, func(r result) float64 { return ms(r.FirstEncoder) }).format("%.0f"),
-		t.of(0, func(r result) float64 { return ms(r.Wall - r.LastEncoder) }).format("%.0f"))
+		t.of(0, func(r result) float64 { return ms(r.FirstEncoder) }).Format("%.0f"),
+		t.of(0, func(r result) float64 { return ms(r.Wall - r.LastEncoder) }).Format("%.0f"))
 	fmt.Fprintf(to, "of A: its report says %s of the CPU-s that the kernel counted; myrmidon's own %s s, at the last look in /proc %s s\n",
-		t.of(0, func(r result) float64 { return 100 * r.report.Usage.CPU / r.CPU.Seconds() }).format("%.1f %%"),
-		t.of(0, func(r result) float64 { return r.report.Usage.OwnCPU }).format("%.2f"),
-		t.of(0, func(r result) float64 { return r.OwnCPU.Seconds() }).format("%.2f"))
-	fmt.Fprintf(to, "C-split to C: %s of the CPU\n\n", t.ratio(3, 2, cpu).format("%.2f"))
+		t.of(0, func(r result) float64 { return 100 * r.report.Usage.CPU / r.CPU.Seconds() }).Format("%.1f %%"),
+		t.of(0, func(r result) float64 { return r.report.Usage.OwnCPU }).Format("%.2f"),
+		t.of(0, func(r result) float64 { return r.OwnCPU.Seconds() }).Format("%.2f"))
+	fmt.Fprintf(to, "C-split to C: %s of the CPU\n\n", t.ratio(3, 2, cpu).Format("%.2f"))
 }
 
 // verdicts compares ratios with their targets.
 func (t *table) verdicts() []verdict {
-	most := func(what string, s spread, verb string, target float64) verdict {
-		return verdict{what, s.format(verb), fmt.Sprintf("at most "+verb, target), s.median <= target}
+	most := func(what string, s spread.Spread, verb string, target float64) verdict {
+		return verdict{what, s.Format(verb), fmt.Sprintf("at most "+verb, target), s.Median <= target}
 	}
 	own := t.of(0, func(r result) float64 { return 100 * max(r.report.Usage.OwnCPU, r.OwnCPU.Seconds()) / r.CPU.Seconds() })
 	return []verdict{
