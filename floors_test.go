@@ -18,21 +18,25 @@ var floors = map[string]int{
 	"myrmidon":                0,
 	"myrmidon/internal/limit": 0,
 
-	"myrmidon/engine":        1,
-	"myrmidon/object":        1,
-	"myrmidon/hls":           1,
-	"myrmidon/internal/cost": 1,
+	"myrmidon/engine":         1,
+	"myrmidon/object":         1,
+	"myrmidon/hls":            1,
+	"myrmidon/internal/cost":  1,
+	"myrmidon/internal/sigv4": 1,
 
 	"myrmidon/engine/jetstream": 2,
 	"myrmidon/object/s3":        2,
 	"myrmidon/internal/ffmpeg":  2,
 
 	"myrmidon/internal/transcode": 3,
+	"myrmidon/internal/clone":     3,
 
 	"myrmidon/internal/workloads": 4,
 	"myrmidon/internal/wire":      4,
 
 	"myrmidon/cmd/myrmidon": 5,
+
+	"myrmidon/bench/internal/spread": 0,
 
 	"myrmidon/bench/transcode": 5,
 	"myrmidon/bench/engine":    5,
@@ -52,6 +56,7 @@ var suites = map[string]bool{
 	"myrmidon/internal/testkit/netfault":   true,
 	"myrmidon/internal/testkit/program":    true,
 	"myrmidon/internal/testkit/s3server":   true,
+	"myrmidon/internal/testkit/s3stub":     true,
 }
 
 // standAlone are the public packages that others import: standard library only.

@@ -184,13 +184,14 @@ Every flag can also be set in the environment: --state is MYRMIDON_STATE.`,
 	f.StringVar(&a.logLevel, "log-level", "warn", "what is logged to stderr: debug, info, warn or error")
 	root.AddGroup(
 		&cobra.Group{ID: "work", Title: "Work:"},
+		&cobra.Group{ID: "stores", Title: "Buckets and folders:"},
 		&cobra.Group{ID: "runs", Title: "Runs:"},
 		&cobra.Group{ID: "fleet", Title: "Fleet:"},
 		&cobra.Group{ID: "other", Title: "Other:"},
 	)
 	root.SetHelpCommandGroupID("other")
 	root.SetCompletionCommandGroupID("other")
-	root.AddCommand(a.transcodeCommand(), a.productCommand(), a.runsCommand(), a.parkedCommand(), a.workerCommand(), a.workersCommand(), a.clusterCommand())
+	root.AddCommand(a.transcodeCommand(), a.cloneCommand(), a.lsCommand(), a.duCommand(), a.rmCommand(), a.productCommand(), a.runsCommand(), a.parkedCommand(), a.workerCommand(), a.workersCommand(), a.clusterCommand())
 	return root
 }
 

@@ -27,6 +27,7 @@ import (
 
 	"myrmidon"
 	"myrmidon/object"
+	"myrmidon/object/s3"
 )
 
 // Store opens the store at an address. Stores of one bucket share connections,
@@ -45,6 +46,43 @@ func Store(address string) (object.Store, error) {
 		return nil, err
 	}
 	return a.store(a.key)
+}
+
+// Bucket opens the store at an address as Store does, with all the keys that it can hold:
+// in a bucket also those with empty, "." and ".." parts, which no folder has.
+func Bucket(address string) (object.Store, error) {
+	s, err := Store(address)
+	if b, ok := s.(*s3.Store); ok && err == nil {
+		return b.AnyKey(), nil
+	}
+	return s, err
+}
+
+// Apart refuses two addresses of which one is, or lies in, the other.
+func Apart(one, two string) error {
+	within := func(a, b string) bool { return strings.HasPrefix(b+"/", strings.TrimSuffix(a, "/")+"/") }
+	a, b := one, two
+	if isS3(one) && isS3(two) {
+		x, err := parse(one)
+		if err != nil {
+			return err
+		}
+		y, err := parse(two)
+		if err != nil {
+			return err
+		}
+		if x.name != y.name || x.endpoint != y.endpoint {
+			return nil
+		}
+		a, b = "/"+x.key, "/"+y.key
+	} else if isS3(one) || isS3(two) {
+		return nil
+	}
+	if !within(a, b) && !within(b, a) {
+		return nil
+	}
+	return myrmidon.Permanent(myrmidon.WithHint(fmt.Errorf("%s and %s overlap", one, two),
+		"what is copied would be listed, and copied again: name two folders of which none holds the other"))
 }
 
 // Object opens the store that holds the one object at an address, and returns its key

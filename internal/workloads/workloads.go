@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"myrmidon"
+	"myrmidon/internal/clone"
 	"myrmidon/internal/ffmpeg"
 	"myrmidon/internal/transcode"
 	"myrmidon/object"
@@ -21,12 +22,15 @@ type Config struct {
 	// key. Both are called by many goroutines.
 	Open       func(address string) (object.Store, error)
 	OpenObject func(address string) (store object.Store, key string, err error)
+	// OpenBucket returns the store at an address with all keys that it can hold: as
+	// wire.Bucket does.
+	OpenBucket func(address string) (object.Store, error)
 	TempDir    string // where jobs make private folders; "" means the system's
 	Log        *slog.Logger
 }
 
 // names are all workloads of this version, in the order of the alphabet.
-var names = [...]string{"transcode"}
+var names = [...]string{"clone", "transcode"}
 
 // Names lists the workloads of this version.
 func Names() []string { return slices.Clone(names[:]) }
@@ -37,6 +41,8 @@ func NeedsFFmpeg(name string) bool { return name == "transcode" }
 // Named returns the workload with this name.
 func Named(name string, cfg Config) (myrmidon.Workload, error) {
 	switch name {
+	case "clone":
+		return clone.Workload(clone.Config{Open: cfg.OpenBucket, Log: cfg.Log}), nil
 	case "transcode":
 		return transcode.Workload(transcode.Config{
 			Tools: cfg.Tools, Open: cfg.Open, OpenObject: cfg.OpenObject, TempDir: cfg.TempDir, Log: cfg.Log,

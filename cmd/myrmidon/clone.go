@@ -1,0 +1,421 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"myrmidon"
+	"myrmidon/engine"
+	"myrmidon/internal/clone"
+	"myrmidon/internal/limit"
+	"myrmidon/internal/wire"
+	"myrmidon/object"
+)
+
+// cloneSlots is how many jobs of a clone go on at once unless the user says: they wait for
+// stores, not for this machine.
+const cloneSlots = 32
+
+type cloneFlags struct {
+	include, exclude        []string
+	minSize, maxSize        string
+	newer, older            string
+	sizeOnly, checksum, all bool
+	delete                  bool
+	maxDelete               int64
+	verify, report          string
+	metadata                string
+	contentType, cache      string
+	user                    map[string]string
+	tags                    map[string]string
+	class, sse, kmsKey, acl string
+	concurrency             int
+	dryRun, shared          bool
+}
+
+func (a *app) cloneCommand() *cobra.Command {
+	var f cloneFlags
+	c := &cobra.Command{
+		Use:     "clone SOURCE DESTINATION",
+		Aliases: []string{"sync"},
+		GroupID: "work",
+		Short:   "Make a bucket, prefix or folder like another",
+		Long: `Make DESTINATION like SOURCE: copy every object that it does not have, or has in another
+size or older. Both are s3://bucket/prefix, with ?profile=NAME&endpoint=URL&region=R, or
+folders. Nothing is deleted without --delete.
+
+Both are listed by ranges of keys, side by side, and compared page by page, so that
+copying begins with the first page. Between buckets of one service and account objects
+are copied by the service, with one request each and on the condition that they are as
+they were listed; else their bytes stream through this machine. Each object has its line
+of evidence: --report FILE, or myrmidon runs items.
+
+When the process is killed, myrmidon runs resume goes on where it was.`,
+		Example: `  myrmidon clone s3://media-eu s3://media-us --verify
+  myrmidon clone s3://media-eu/films/ ./films --exclude '*.tmp' --dry-run
+  myrmidon clone ./site s3://www --delete --max-delete 100
+  myrmidon clone 's3://a?endpoint=http://10.0.0.5:9000&profile=old' s3://b --report moved.jsonl`,
+		Args: args(cobra.ExactArgs(2)),
+		RunE: func(c *cobra.Command, in []string) error { return a.clone(c.Context(), f, in[0], in[1]) },
+	}
+	fl := c.Flags()
+	fl.StringArrayVar(&f.include, "include", nil, `only keys like this, below SOURCE; "*" stands for anything, "/" too; may be given again`)
+	fl.StringArrayVar(&f.exclude, "exclude", nil, "no keys like this; may be given again")
+	fl.StringVar(&f.minSize, "min-size", "", "only objects of this size or more, such as 1MB")
+	fl.StringVar(&f.maxSize, "max-size", "", "only objects of this size or less")
+	fl.StringVar(&f.newer, "newer", "", "only objects modified since: 24h ago, or 2026-11-01, or 2026-11-01T12:00:00Z")
+	fl.StringVar(&f.older, "older", "", "only objects modified before: as --newer")
+	fl.BoolVar(&f.sizeOnly, "size-only", false, "objects of one size are alike, however old")
+	fl.BoolVar(&f.checksum, "checksum", false, "objects are alike if their ETags are, however old")
+	fl.BoolVar(&f.all, "all", false, "copy what is alike too")
+	fl.BoolVar(&f.delete, "delete", false, "delete what SOURCE does not have, when everything is copied")
+	fl.Int64Var(&f.maxDelete, "max-delete", -1, "delete nothing if there is more than this to delete; -1: any number")
+	fl.StringVar(&f.verify, "verify", "", "compare afterwards: etag (the default; both are listed again) or read (both are read)")
+	fl.Lookup("verify").NoOptDefVal = string(clone.VerifyETag)
+	fl.StringVar(&f.report, "report", "", "file for the evidence, a line of JSON an object")
+	fl.StringVar(&f.metadata, "metadata", "copy", "copy the objects' metadata, or replace it by --content-type, --cache-control and --meta")
+	fl.StringVar(&f.contentType, "content-type", "", "with --metadata replace (default: by the key's ending)")
+	fl.StringVar(&f.cache, "cache-control", "", "with --metadata replace")
+	fl.StringToStringVar(&f.user, "meta", nil, "with --metadata replace: user metadata, NAME=VALUE; may be given again")
+	fl.StringToStringVar(&f.tags, "tag", nil, "tags instead of the source's, NAME=VALUE; may be given again")
+	fl.StringVar(&f.class, "storage-class", "", "STANDARD_IA, GLACIER_IR, … (default: the destination's)")
+	fl.StringVar(&f.sse, "sse", "", "encryption at the destination: AES256, aws:kms or aws:kms:dsse")
+	fl.StringVar(&f.kmsKey, "sse-kms-key-id", "", "key of --sse aws:kms")
+	fl.StringVar(&f.acl, "acl", "", "canned ACL: private, bucket-owner-full-control, …")
+	fl.IntVar(&f.concurrency, "concurrency", 0, "objects at once, at most (default: as many as the destination takes, up to 1,024)")
+	fl.BoolVar(&f.shared, "shared-fs", false, "with --nats: local paths are the same files on every worker's machine")
+	fl.BoolVar(&f.dryRun, "dry-run", false, "print what would be done, a line an object; change nothing")
+	a.runFlags(fl)
+	for name, values := range map[string][]string{
+		"verify": {"etag", "read"}, "metadata": {"copy", "replace"}, "sse": {"AES256", "aws:kms", "aws:kms:dsse"},
+		"storage-class": {"STANDARD", "STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING", "GLACIER_IR", "GLACIER", "DEEP_ARCHIVE"},
+		"acl":           {"private", "public-read", "authenticated-read", "bucket-owner-read", "bucket-owner-full-control"},
+	} {
+		mustComplete(c.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)))
+	}
+	return c
+}
+
+// spec reads the flags.
+func (f *cloneFlags) spec(source, destination string) (s clone.Spec, err error) {
+	if s.Source, err = wire.Canonical(source); err != nil {
+		return s, usage(err)
+	}
+	if s.Destination, err = wire.Canonical(destination); err != nil {
+		return s, usage(err)
+	}
+	s.Compare = clone.CompareTime
+	chosen := 0
+	for _, c := range []struct {
+		set bool
+		how clone.Compare
+	}{{f.sizeOnly, clone.CompareSize}, {f.checksum, clone.CompareETag}, {f.all, clone.CompareNone}} {
+		if c.set {
+			s.Compare = c.how
+			chosen++
+		}
+	}
+	if chosen > 1 {
+		return s, usage(errors.New("--size-only, --checksum and --all: use one of them"))
+	}
+	if f.maxDelete >= 0 && !f.delete {
+		return s, usage(errors.New("--max-delete means nothing without --delete"))
+	}
+	s.Verify, s.Delete, s.MaxDelete = clone.Verify(f.verify), f.delete, f.maxDelete
+	s.Filter.Include, s.Filter.Exclude = f.include, f.exclude
+	for _, b := range []struct {
+		flag, text string
+		to         *int64
+	}{{"min-size", f.minSize, &s.Filter.MinSize}, {"max-size", f.maxSize, &s.Filter.MaxSize}} {
+		if b.text == "" {
+			continue
+		}
+		if *b.to, err = parseSize(b.text); err != nil {
+			return s, usage(fmt.Errorf("--%s %s: %w", b.flag, b.text, err))
+		}
+	}
+	for _, b := range []struct {
+		flag, text string
+		to         *time.Time
+	}{{"newer", f.newer, &s.Filter.After}, {"older", f.older, &s.Filter.Before}} {
+		if b.text == "" {
+			continue
+		}
+		if *b.to, err = parseWhen(b.text, time.Now()); err != nil {
+			return s, usage(fmt.Errorf("--%s %s: %w", b.flag, b.text, err))
+		}
+	}
+	s.Copy = object.ImportOptions{Tags: f.tags, StorageClass: f.class, Encryption: f.sse, KMSKey: f.kmsKey, ACL: f.acl}
+	switch f.metadata {
+	case "replace":
+		s.Copy.Replace = true
+		s.Copy.Attrs = object.Attrs{ContentType: f.contentType, CacheControl: f.cache}
+		s.Copy.Metadata = f.user
+	case "copy":
+		if f.contentType != "" || f.cache != "" || len(f.user) > 0 {
+			return s, usage(errors.New("--content-type, --cache-control and --meta need --metadata replace"))
+		}
+	default:
+		return s, usage(fmt.Errorf("--metadata %s: use copy or replace", f.metadata))
+	}
+	if err := s.Validate(); err != nil {
+		return s, usage(err)
+	}
+	return s, nil
+}
+
+// parseSize reads bytes: 1024, 10kB, 1.5MB, 2GiB.
+func parseSize(text string) (int64, error) {
+	digits := strings.TrimRight(text, "kKMGTiB")
+	factor, ok := map[string]float64{
+		"": 1, "B": 1, "kB": 1e3, "KB": 1e3, "k": 1e3, "MB": 1e6, "M": 1e6, "GB": 1e9, "G": 1e9, "TB": 1e12, "T": 1e12,
+		"KiB": 1 << 10, "kiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40,
+	}[text[len(digits):]]
+	n, err := strconv.ParseFloat(digits, 64)
+	if !ok || err != nil || n < 0 || n*factor > math.MaxInt64/2 {
+		return 0, errors.New("a size is a number of bytes, or of kB, MB, GB, KiB, MiB or GiB")
+	}
+	return int64(n * factor), nil
+}
+
+// parseWhen reads a time, or how long ago it was.
+func parseWhen(text string, now time.Time) (time.Time, error) {
+	if d, err := time.ParseDuration(text); err == nil {
+		return now.Add(-d).UTC(), nil
+	}
+	if n, err := strconv.Atoi(strings.TrimSuffix(text, "d")); err == nil && strings.HasSuffix(text, "d") {
+		return now.AddDate(0, 0, -n).UTC(), nil
+	}
+	for _, layout := range []string{time.RFC3339, time.DateOnly} {
+		if t, err := time.Parse(layout, text); err == nil {
+			return t.UTC(), nil
+		}
+	}
+	return time.Time{}, errors.New("a time is how long ago (24h, 7d), a date (2026-11-01) or a time (2026-11-01T12:00:00Z)")
+}
+
+// clone makes one run.
+func (a *app) clone(ctx context.Context, f cloneFlags, source, destination string) error {
+	spec, err := f.spec(source, destination)
+	if err != nil {
+		return err
+	}
+	if err := wire.Apart(spec.Source, spec.Destination); err != nil {
+		return usage(err)
+	}
+	if f.concurrency < 0 {
+		return usage(fmt.Errorf("--concurrency %d: at least one is needed", f.concurrency))
+	}
+	if f.concurrency > 0 {
+		a.limit = append(a.limit, clone.KindCopy+"="+strconv.Itoa(min(f.concurrency, limit.Highest)))
+	}
+	fleet := a.nats.url != "" && !f.dryRun
+	if err := a.reachable(fleet, f.shared, []string{source, destination}); err != nil {
+		return err
+	}
+	if wire.IsLocal(spec.Source) && !fleet {
+		if info, err := os.Stat(spec.Source); errors.Is(err, fs.ErrNotExist) {
+			return myrmidon.WithHint(fmt.Errorf("%s: no such folder", source), "check the path")
+		} else if err == nil && !info.IsDir() {
+			return myrmidon.WithHint(fmt.Errorf("%s is a file, not a folder", source), "clone its folder, with --include "+filepath.Base(source))
+		}
+	}
+	if f.dryRun {
+		return a.cloneDry(ctx, spec)
+	}
+	if !a.slotsGiven {
+		a.slots = cloneSlots
+	}
+	c, err := a.carrier(ctx, "clone", fleet)
+	if err != nil {
+		return err
+	}
+	defer c.abandon()
+	c.total = 1
+	if !fleet || wire.IsLocal(spec.Destination) {
+		if err := writable(ctx, spec.Destination); err != nil {
+			return err
+		}
+	}
+	homes, err := a.homes(ctx, fleet)
+	if err != nil {
+		return err
+	}
+	data, err := json.Marshal(spec)
+	if err != nil {
+		return fmt.Errorf("clone: %w", err)
+	}
+	var home engine.Home
+	tasks := make(chan task, 1)
+	tasks <- task{make: func() (_ engine.Home, err error) {
+		home, err = homes.Create(engine.Info{
+			Workload: "clone", Version: c.workload.Version, Title: bare(source) + " -> " + bare(destination),
+			Durability: a.durability, Slots: a.slots, Spec: data,
+		})
+		return home, err
+	}}
+	close(tasks)
+	err = c.carry(ctx, tasks)
+	if f.report != "" && home != nil {
+		if reportErr := writeReport(home, f.report); reportErr != nil {
+			a.complain(reportErr)
+			err = errors.Join(err, &exitError{status: exitFailed})
+		}
+	}
+	return err
+}
+
+// bare is an address without its parameters.
+func bare(address string) string {
+	if wire.IsLocal(address) {
+		return address
+	}
+	address, _, _ = strings.Cut(address, "?")
+	return address
+}
+
+// cloneDry prints what a clone would do.
+func (a *app) cloneDry(ctx context.Context, spec clone.Spec) error {
+	out := bufio.NewWriter(a.stdout)
+	sum, err := clone.Config{Open: wire.Bucket, Log: a.log}.Diff(ctx, spec, func(d clone.Difference) error {
+		if a.json {
+			return json.NewEncoder(out).Encode(d)
+		}
+		_, err := fmt.Fprintf(out, "%-6s  %12d  %s\n", d.Action, d.Size, plain(d.Key))
+		return err
+	})
+	if err = errors.Join(err, out.Flush()); err != nil {
+		return err
+	}
+	if !a.quiet && !a.json {
+		fmt.Fprintf(a.screen, "would copy %s, skip %d, leave out %d", plural(sum.Copy, "object"), sum.Skipped, sum.Left)
+		if spec.Delete {
+			fmt.Fprintf(a.screen, ", delete %d", sum.Extra)
+		}
+		fmt.Fprintln(a.screen)
+	}
+	return nil
+}
+
+// reportLine is an object in the file of --report.
+type reportLine struct {
+	Key    string `json:"key"`
+	Size   int64  `json:"size"`
+	Action string `json:"action"`
+	State  string `json:"state"` // done or failed
+	clone.Evidence
+	Error string `json:"error,omitempty"`
+}
+
+// writeReport writes the evidence of a run as lines of JSON: whole, or not at all.
+func writeReport(home engine.Home, file string) (err error) {
+	items, err := home.OpenItems()
+	if err != nil {
+		return fmt.Errorf("report: %w", err)
+	}
+	defer items.Close() // it is only read
+	tmp, err := os.CreateTemp(filepath.Dir(file), ".myrmidon-report-*")
+	if err != nil {
+		return myrmidon.WithHint(fmt.Errorf("report: %w", err), "the run is done; its evidence is also in: myrmidon runs items "+home.RunID())
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(tmp.Name()))
+		}
+	}()
+	out := bufio.NewWriter(tmp)
+	enc := json.NewEncoder(out)
+	dec := json.NewDecoder(items)
+	for dec.More() {
+		var it engine.ItemReport
+		if err := dec.Decode(&it); err != nil {
+			return errors.Join(fmt.Errorf("report: %w", err), tmp.Close())
+		}
+		l := reportLine{Key: it.Name, Size: it.Bytes, State: "done"}
+		if len(it.Note) > 0 {
+			if err := json.Unmarshal(it.Note, &l.Evidence); err != nil {
+				return errors.Join(fmt.Errorf("report: %q: %w", it.Name, err), tmp.Close())
+			}
+		}
+		l.Action, l.Attempts = l.Evidence.Action, it.Attempts
+		if l.Action == "" {
+			l.Action = it.Phase
+		}
+		if it.State == "parked" {
+			l.State, l.Error = "failed", it.LastError
+		}
+		if err := enc.Encode(l); err != nil {
+			return errors.Join(fmt.Errorf("report: %w", err), tmp.Close())
+		}
+	}
+	if err := errors.Join(out.Flush(), tmp.Close()); err != nil {
+		return fmt.Errorf("report: %w", err)
+	}
+	return os.Rename(tmp.Name(), file)
+}
+
+// clonePresenter words clones.
+type clonePresenter struct{}
+
+func (clonePresenter) Header(engine.Stats) string { return "" }
+
+func (clonePresenter) Doing(s engine.Stats) (verb, speed string) {
+	n := clone.Summary(s.Notes)
+	switch s.Phase {
+	case "verify":
+		return fmt.Sprintf("verifying %d alike", n.Alike), ""
+	case "delete":
+		return fmt.Sprintf("deleting %d", n.Extra), ""
+	}
+	verb = fmt.Sprintf("%s  copied %d  skipped %d  failed %d", plural(n.Listed, "key"), s.Counts.Done, n.Skipped, s.Counts.Failed)
+	return verb, ""
+}
+
+func (clonePresenter) Result(r *engine.Report) []string {
+	n := clone.Summary(r.Plan)
+	var copied, failed, deleted, verified int64
+	for _, p := range r.Phases {
+		failed += p.Failed
+		switch p.Name {
+		case "copy":
+			copied = p.Done
+		case "verify":
+			verified = p.Done + n.Alike
+		case "delete":
+			deleted = p.Done
+		}
+	}
+	line := fmt.Sprintf("%s, %s listed   copied %d   skipped %d", plural(n.Listed, "object"), size(n.Bytes), copied, n.Skipped)
+	if n.Left > 0 {
+		line += fmt.Sprintf("   left out %d", n.Left)
+	}
+	if deleted > 0 {
+		line += fmt.Sprintf("   deleted %d", deleted)
+	}
+	if verified > 0 {
+		line += fmt.Sprintf("   verified %d", verified)
+	}
+	line += fmt.Sprintf("   failed %d", failed)
+	took := time.Duration(r.Active * float64(time.Second))
+	lines := []string{line}
+	second := fmt.Sprintf("run %s  %s", r.ID, clock(took))
+	if copied > 0 && took > 0 {
+		second += fmt.Sprintf("  %.0f objects/s", float64(copied)/took.Seconds())
+	}
+	second += fmt.Sprintf("  %.1f CPU-s", r.Usage.CPU)
+	return append(lines, second)
+}
+
+func (clonePresenter) Enrich(*engine.Report) {}

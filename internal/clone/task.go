@@ -1,0 +1,94 @@
+package clone
+
+import (
+	"encoding/json"
+	"time"
+	"unicode/utf8"
+
+	"myrmidon"
+	"myrmidon/object"
+)
+
+// task is the spec of a job: what to do with some objects, one an item.
+type task struct {
+	Source      string               `json:"source"`
+	Destination string               `json:"destination"`
+	Copy        object.ImportOptions `json:"copy,omitzero"`
+	Objects     []entry              `json:"objects"`
+}
+
+// entry is an object of a task, as the listing had it.
+type entry struct {
+	Key      text      `json:"key"`
+	Size     int64     `json:"size,omitempty"`
+	ETag     string    `json:"etag,omitempty"`
+	Modified time.Time `json:"modified,omitzero"`
+}
+
+func entryOf(o object.Info) entry { return entry{text(o.Key), o.Size, o.ETag, o.Modified} }
+
+func (e entry) info() object.Info {
+	return object.Info{Key: string(e.Key), Size: e.Size, ETag: e.ETag, Modified: e.Modified}
+}
+
+// text is a key, which may be any bytes, in JSON: a string where it is UTF-8, else an
+// object with its bytes, as encoding/json writes them.
+type text string
+
+// MarshalJSON implements [json.Marshaler].
+func (t text) MarshalJSON() ([]byte, error) {
+	if utf8.ValidString(string(t)) {
+		return json.Marshal(string(t))
+	}
+	return json.Marshal(struct {
+		Bytes []byte `json:"bytes"`
+	}{[]byte(t)})
+}
+
+// UnmarshalJSON implements [json.Unmarshaler].
+func (t *text) UnmarshalJSON(data []byte) error {
+	if len(data) > 0 && data[0] == '{' {
+		var b struct {
+			Bytes []byte `json:"bytes"`
+		}
+		err := json.Unmarshal(data, &b)
+		*t = text(b.Bytes)
+		return err
+	}
+	return json.Unmarshal(data, (*string)(t))
+}
+
+const (
+	// jobBytes bounds the keys of a job, whose spec must stay below myrmidon.MaxJobSpec:
+	// in JSON a byte of a key takes six at most.
+	jobBytes = 30 << 10
+	// unit is how many bytes of an object weigh as much as its request, in progress.
+	unit = 8 << 20
+)
+
+// jobs packs entries into jobs of a kind.
+func (s *Spec) jobs(kind string, entries []entry) ([]myrmidon.Planned, error) {
+	var out []myrmidon.Planned
+	for len(entries) > 0 {
+		n, size := 0, 0
+		var units int64
+		for n < len(entries) && n < myrmidon.MaxJobItems {
+			key, err := json.Marshal(entries[n].Key)
+			if err != nil {
+				return nil, err
+			}
+			if size += len(key) + 120 + len(entries[n].ETag); size > jobBytes && n > 0 {
+				break
+			}
+			units += 1 + entries[n].Size/unit
+			n++
+		}
+		spec, err := json.Marshal(task{s.Source, s.Destination, s.Copy, entries[:n]})
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, myrmidon.Planned{Kind: kind, Name: string(entries[0].Key), Count: uint32(n), Units: units, Spec: spec})
+		entries = entries[n:]
+	}
+	return out, nil
+}

@@ -1,0 +1,54 @@
+package clone
+
+import (
+	"log/slog"
+
+	"myrmidon"
+	"myrmidon/object"
+)
+
+// The kinds of jobs.
+const (
+	KindCopy   = "clone.copy"
+	KindDelete = "clone.delete"
+	KindVerify = "clone.verify"
+)
+
+// The phases, in order. Verify comes before delete so that nothing is removed for the
+// sake of a copy that is not there.
+const (
+	phaseCopy = iota
+	phaseVerify
+	phaseDelete
+)
+
+// Config is what the workload needs of its surroundings.
+type Config struct {
+	// Open returns the store at an address, whose keys may be all that the store can hold.
+	Open func(address string) (object.Store, error)
+	Log  *slog.Logger // nil discards
+}
+
+// Workload returns the clone workload: phases copy, verify, delete. Nothing is deleted
+// after failures.
+func Workload(cfg Config) myrmidon.Workload {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	w := &worker{cfg}
+	return myrmidon.Workload{
+		Name:    "clone",
+		Version: 1, // raised when Spec, task or cursor changes its shape
+		Phases:  []myrmidon.Phase{{Name: "copy"}, {Name: "verify", AfterFailures: true}, {Name: "delete"}},
+		Planner: myrmidon.PlannerFunc(w.planStep),
+		Kinds: []myrmidon.Kind{
+			{Name: KindCopy, Handler: myrmidon.HandlerFunc(w.copy)},
+			{Name: KindDelete, Handler: myrmidon.HandlerFunc(w.remove)},
+			{Name: KindVerify, Handler: myrmidon.HandlerFunc(w.check)},
+		},
+	}
+}
+
+type worker struct{ cfg Config }
+
+func (w *worker) open(address string) (object.Store, error) { return w.cfg.Open(address) }
