@@ -131,6 +131,9 @@ func (w *worker) handle(ctx context.Context, d Delivery) (res myrmidon.Result, e
 	defer func() { w.progress(job, myrmidon.Amount{}, true) }()
 	err = w.guard(ctx, d, func(ctx context.Context) (err error) {
 		ctx = myrmidon.WithProgress(ctx, func(a myrmidon.Amount) { w.progress(job, a, false) })
+		if d.Again() {
+			ctx = myrmidon.WithRepeat(ctx)
+		}
 		res, err = kind.Handler.Handle(ctx, job)
 		return err
 	})

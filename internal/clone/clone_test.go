@@ -286,6 +286,38 @@ func TestVerifyFindsWhatDiffers(t *testing.T) {
 	}
 }
 
+func TestAJobThatWasBegunBeforeCopiesTheRestOnly(t *testing.T) {
+	src, dst, all := stores()
+	put(t, src, nil, "a", "b", "c")
+	put(t, dst, func(k string) string { return "older" }, "c")
+	d := newDrive(t, Spec{Source: "src", Destination: "dst"}, all)
+	planned, err := d.spec.jobs(KindCopy, []entry{{Key: "a", Size: 1, ETag: etag(t, src, "a")}, {Key: "b", Size: 1, ETag: etag(t, src, "b")}, {Key: "c", Size: 1, ETag: etag(t, src, "c")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, dst, nil, "a") // and then it was killed
+	if err := d.do(myrmidon.WithRepeat(t.Context()), myrmidon.Job{Kind: KindCopy, Count: 3, Attempt: 1, Spec: planned[0].Spec}); err != nil {
+		t.Fatal(err)
+	}
+	for key, how := range map[string]string{"a": "found", "b": "stream", "c": "stream"} {
+		if got := d.items["copy "+key].How; got != how {
+			t.Errorf("%s: %q, want %q", key, got, how)
+		}
+	}
+	if diff := cmp.Diff(contents(t, src), contents(t, dst)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func etag(t *testing.T, s object.Store, key string) string {
+	t.Helper()
+	info, err := s.Head(t.Context(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info.ETag
+}
+
 func TestSpecsThatAreRefused(t *testing.T) {
 	good := Spec{Source: "a", Destination: "b", Compare: CompareTime}
 	for name, change := range map[string]func(*Spec){

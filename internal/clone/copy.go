@@ -21,7 +21,7 @@ type Evidence struct {
 	Action      string `json:"action"`                // copy, delete, verify
 	Source      string `json:"source,omitempty"`      // ETag
 	Destination string `json:"destination,omitempty"` // ETag, or checksum where the store gives one
-	How         string `json:"how,omitempty"`         // server: by the destination; parts: by it, in parts; stream: through this process
+	How         string `json:"how,omitempty"`         // server: by the destination; parts: by it, in parts; stream: through this process; found: before this process was killed
 	Attempts    uint32 `json:"attempts"`
 	Millis      int64  `json:"ms"`
 }
@@ -101,6 +101,17 @@ func (w *worker) copyOne(ctx context.Context, t *task, o object.Info, moved *ato
 		return Evidence{}, err
 	}
 	e := Evidence{Action: "copy", Source: o.ETag}
+	if myrmidon.IsRepeat(ctx) && t.Compare != CompareNone {
+		// Whoever was killed may have copied it: the listing did not have it so.
+		now, err := dst.Head(ctx, o.Key)
+		if err == nil && t.Compare.alike(o, now) {
+			e.How, e.Destination = "found", now.ETag
+			return e, nil
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return e, err
+		}
+	}
 	if im, ok := dst.(object.Importer); ok && im.CanImport(src) {
 		made, err := im.Import(ctx, src, o, o.Key, t.Copy)
 		if err != nil {

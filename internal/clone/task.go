@@ -13,6 +13,7 @@ import (
 type task struct {
 	Source      string               `json:"source"`
 	Destination string               `json:"destination"`
+	Compare     Compare              `json:"compare,omitempty"`
 	Copy        object.ImportOptions `json:"copy,omitzero"`
 	Objects     []entry              `json:"objects"`
 }
@@ -83,7 +84,7 @@ func (s *Spec) jobs(kind string, entries []entry) ([]myrmidon.Planned, error) {
 			units += 1 + entries[n].Size/unit
 			n++
 		}
-		spec, err := json.Marshal(task{s.Source, s.Destination, s.Copy, entries[:n]})
+		spec, err := json.Marshal(task{s.Source, s.Destination, s.Compare, s.Copy, entries[:n]})
 		if err != nil {
 			return nil, err
 		}
