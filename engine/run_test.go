@@ -25,6 +25,7 @@ type counting struct {
 	mu      sync.Mutex
 	effects map[string]int
 	calls   map[string]int
+	repeats int // calls that were told that the job may have been begun before
 	fail    func(job myrmidon.Job, call int) error
 	hold    chan struct{} // handlers wait here, if set
 	held    chan string   // and say so here
@@ -63,6 +64,9 @@ func (c *counting) workload() myrmidon.Workload {
 		c.mu.Lock()
 		key := fmt.Sprintf("%d/%d/%d", j.Phase, j.Shard, j.First)
 		c.calls[key]++
+		if myrmidon.IsRepeat(ctx) {
+			c.repeats++
+		}
 		call, fail, hold, held := c.calls[key], c.fail, c.hold, c.held
 		c.mu.Unlock()
 		if hold != nil {
@@ -452,6 +456,9 @@ func TestKilledJobsComeAgainAndCountNoAttempt(t *testing.T) {
 	r := b.start(t)
 	<-c.held
 	<-c.held
+	if c.repeats > 0 {
+		t.Errorf("%d first calls were told that they are not", c.repeats)
+	}
 	r.Kill()
 	if _, err := r.Wait(); !errors.Is(err, engine.ErrInterrupted) {
 		t.Fatalf("a killed run returned %v, want ErrInterrupted", err)
@@ -459,6 +466,9 @@ func TestKilledJobsComeAgainAndCountNoAttempt(t *testing.T) {
 	close(c.hold)
 	rep := wait(t, b.again(t, false), myrmidon.Succeeded)
 	c.want(t, once(4))
+	if c.repeats < 2 { // those two; a job may come again that was pulled and not begun
+		t.Errorf("%d calls were told that the job may have been begun before, 2 were", c.repeats)
+	}
 	for _, it := range rep.Items {
 		if it.Attempts != 1 {
 			t.Errorf("item %d needed %d attempts, want 1", it.Index, it.Attempts)
