@@ -39,6 +39,7 @@ var floors = map[string]int{
 	"myrmidon/bench/internal/spread": 0,
 
 	"myrmidon/bench/transcode": 5,
+	"myrmidon/bench/clone":     5,
 	"myrmidon/bench/engine":    5,
 	"myrmidon/bench/torture":   5,
 
