@@ -12,6 +12,8 @@ import (
 	"syscall"
 )
 
+var _ Pager = (*Dir)(nil)
+
 // List yields the files below the root in byte order of their keys. See [Store]. It
 // reads one folder at a time and skips folders that hold no key asked for; in memory
 // are the names of the folders that lead to the present one. Objects that come or go
@@ -36,6 +38,12 @@ func (d *Dir) List(ctx context.Context, prefix, after string) iter.Seq2[Info, er
 			yield(Info{}, d.fail("list", prefix, err))
 		}
 	}
+}
+
+// Page returns one page of a listing. It reads the folders on the way to its keys anew,
+// whole, so a folder of very many files is cheaper to List. See [Pager].
+func (d *Dir) Page(ctx context.Context, prefix, after string, most int) ([]Info, bool, error) {
+	return pageOf(d.List(ctx, prefix, after), most)
 }
 
 // errStopped says that the caller of List wants no more.

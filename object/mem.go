@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"iter"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -18,10 +19,13 @@ import (
 // Mem is a Store in memory, for tests and small things. It promises what other
 // stores do, keeps attributes, and copies what it is given; see [NewMem]. It refuses
 // the keys that a folder would refuse, so that tests notice them, but takes "a"
-// beside "a/b". It is also a [Copier].
+// beside "a/b". It is also a [Copier] and a [Pager].
 type Mem struct {
 	mu      sync.RWMutex
 	objects map[string]memObject
+	// sorted is the keys of objects in byte order, nil where they have changed since
+	// it was made. The slice itself never changes.
+	sorted []string
 }
 
 // memObject is one version of an object. Its bytes never change.
@@ -33,6 +37,7 @@ type memObject struct {
 var (
 	_ Store  = (*Mem)(nil)
 	_ Copier = (*Mem)(nil)
+	_ Pager  = (*Mem)(nil)
 )
 
 // NewMem returns an empty store.
@@ -62,6 +67,9 @@ func (m *Mem) store(key string, data []byte, attrs Attrs) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if _, ok := m.objects[key]; !ok {
+		m.sorted = nil
+	}
 	m.objects[key] = memObject{data, info}
 }
 
@@ -112,16 +120,10 @@ func (m *Mem) List(ctx context.Context, prefix, after string) iter.Seq2[Info, er
 			yield(Info{}, fmt.Errorf("object: list %q: %w", prefix, err))
 			return
 		}
-		m.mu.RLock()
-		var keys []string
-		for key := range m.objects {
-			if strings.HasPrefix(key, prefix) && key > after {
-				keys = append(keys, key)
+		for _, key := range m.behind(prefix, after) {
+			if !strings.HasPrefix(key, prefix) {
+				return
 			}
-		}
-		m.mu.RUnlock()
-		slices.Sort(keys)
-		for _, key := range keys {
 			info, err := m.Head(ctx, key)
 			if errors.Is(err, fs.ErrNotExist) {
 				continue
@@ -131,6 +133,48 @@ func (m *Mem) List(ctx context.Context, prefix, after string) iter.Seq2[Info, er
 			}
 		}
 	}
+}
+
+// Page returns one page of a listing. The first after a change sorts all keys. See
+// [Pager].
+func (m *Mem) Page(ctx context.Context, prefix, after string, most int) ([]Info, bool, error) {
+	return pageOf(m.List(ctx, prefix, after), most)
+}
+
+// pageOf reads a page from a listing, and one object more to know whether there is one.
+func pageOf(list iter.Seq2[Info, error], most int) (page []Info, more bool, err error) {
+	if most <= 0 {
+		most = MaxPage
+	}
+	for info, err := range list {
+		if err != nil {
+			return nil, false, err
+		}
+		if len(page) == most {
+			return page, true, nil
+		}
+		page = append(page, info)
+	}
+	return page, false, nil
+}
+
+// behind returns the keys that are there now, from the first that is greater than after
+// and not less than prefix. The caller only reads it.
+func (m *Mem) behind(prefix, after string) []string {
+	m.mu.RLock()
+	keys := m.sorted
+	m.mu.RUnlock()
+	if keys == nil {
+		m.mu.Lock()
+		if m.sorted == nil {
+			m.sorted = slices.AppendSeq(make([]string, 0, len(m.objects)), maps.Keys(m.objects))
+			slices.Sort(m.sorted)
+		}
+		keys = m.sorted
+		m.mu.Unlock()
+	}
+	from, _ := slices.BinarySearch(keys, max(prefix, after+"\x00"))
+	return keys[from:]
 }
 
 // Delete removes the object. See [Store].
@@ -143,6 +187,9 @@ func (m *Mem) Delete(ctx context.Context, key string) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if _, ok := m.objects[key]; ok {
+		m.sorted = nil
+	}
 	delete(m.objects, key)
 	return nil
 }

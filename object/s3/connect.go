@@ -6,16 +6,19 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
-	"sync/atomic"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
 	sdk "github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/smithy-go/auth"
 	"github.com/aws/smithy-go/logging"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"myrmidon"
+	"myrmidon/internal/sigv4"
 )
 
 const (
@@ -40,10 +43,15 @@ func (b *bucket) connect(ctx context.Context, cfg Config, tune func(*sdk.Options
 	if cfg.Region != "" {
 		opts = append(opts, config.WithRegion(cfg.Region))
 	}
+	which, err := clientOf(cfg.Client)
+	if err != nil {
+		return err
+	}
 	loaded, err := config.LoadDefaultConfig(ctx, opts...)
 	if err != nil {
 		return loadFailed(cfg.Bucket, err)
 	}
+	var transport http.RoundTripper
 	if loaded.RetryMaxAttempts == 0 {
 		loaded.RetryMaxAttempts = attempts
 	}
@@ -59,10 +67,15 @@ func (b *bucket) connect(ctx context.Context, cfg Config, tune func(*sdk.Options
 		}
 		o.DisableLogOutputChecksumValidationSkipped = true
 		if o.Credentials != nil {
-			o.Credentials = &credentials{from: o.Credentials}
+			b.keys = &credentials{from: o.Credentials, load: func(ctx context.Context) (aws.CredentialsProvider, error) {
+				again, err := config.LoadDefaultConfig(ctx, opts...)
+				return again.Credentials, err
+			}}
+			o.Credentials = b.keys
 		}
-		o.HTTPClient = b.watched(o.HTTPClient, cfg)
+		o.HTTPClient, transport = b.watched(o.HTTPClient, cfg)
 		tune(o)
+		o.Retryer = b.retryer(o.Retryer)
 	})
 	got := client.Options()
 	if got.Region == "" {
@@ -76,21 +89,93 @@ func (b *bucket) connect(ctx context.Context, cfg Config, tune func(*sdk.Options
 		b.endpoint = *got.BaseEndpoint
 	}
 	b.client = client
+	b.source = source{cfg.Profile, b.endpoint}
+	b.hot = viaSDK{b}
+	if which == ownClient {
+		if o := b.own(ctx, got, transport); o != nil {
+			b.hot = o
+		}
+	}
 	return nil
 }
 
-// watched gives the SDK's HTTP client the connections of a busy process, and watches
-// over them.
-func (b *bucket) watched(client sdk.HTTPClient, cfg Config) sdk.HTTPClient {
+// clientOf returns the client that is asked for.
+func clientOf(name string) (string, error) {
+	if name == "" {
+		name = os.Getenv(clientEnv)
+	}
+	switch name {
+	case "", ownClient:
+		return ownClient, nil
+	case sdkClient:
+		return sdkClient, nil
+	}
+	err := fmt.Errorf("s3: there is no client %.40q", name)
+	return "", myrmidon.Permanent(myrmidon.WithHint(err, "set "+clientEnv+" to "+ownClient+" or "+sdkClient+", or not at all"))
+}
+
+// own returns a client of our own for where the SDK would send requests, or nil where they
+// are signed otherwise than we do: without credentials, or in several regions at once.
+func (b *bucket) own(ctx context.Context, o sdk.Options, transport http.RoundTripper) *own {
+	retry, ok := o.Retryer.(aws.RetryerV2)
+	if transport == nil || b.keys == nil || o.Credentials == nil || !ok || strings.Contains(o.Region, "fips") {
+		return nil
+	}
+	at, err := o.EndpointResolverV2.ResolveEndpoint(ctx, sdk.EndpointParameters{
+		Bucket:                         &b.name,
+		Region:                         &o.Region,
+		UseFIPS:                        aws.Bool(o.EndpointOptions.UseFIPSEndpoint == aws.FIPSEndpointStateEnabled),
+		UseDualStack:                   aws.Bool(o.EndpointOptions.UseDualStackEndpoint == aws.DualStackEndpointStateEnabled),
+		Endpoint:                       o.BaseEndpoint,
+		ForcePathStyle:                 &o.UsePathStyle,
+		Accelerate:                     &o.UseAccelerate,
+		UseGlobalEndpoint:              aws.Bool(false),
+		DisableMultiRegionAccessPoints: &o.DisableMultiRegionAccessPoints,
+		UseArnRegion:                   &o.UseARNRegion,
+		DisableS3ExpressSessionAuth:    o.DisableS3ExpressSessionAuth,
+	})
+	if err != nil || len(at.Headers) > 0 {
+		return nil
+	}
+	region := o.Region
+	if schemes, ok := auth.GetAuthOptions(&at.Properties); ok && len(schemes) > 0 {
+		name, named := smithyhttp.GetSigV4SigningName(&schemes[0].SignerProperties)
+		if schemes[0].SchemeID != "sigv4" && schemes[0].SchemeID != auth.SchemeIDSigV4 || named && name != "s3" {
+			return nil
+		}
+		if r, ok := smithyhttp.GetSigV4SigningRegion(&schemes[0].SignerProperties); ok {
+			region = r
+		}
+	}
+	return &own{
+		b: b, transport: transport, retry: retry, region: region,
+		signer: sigv4.New(sigv4.Config{Service: "s3", SendHash: true}),
+		scheme: at.URI.Scheme, host: at.URI.Host, base: strings.TrimSuffix(at.URI.EscapedPath(), "/"),
+		checksums: o.RequestChecksumCalculation != aws.RequestChecksumCalculationWhenRequired,
+		validates: o.ResponseChecksumValidation != aws.ResponseChecksumValidationWhenRequired,
+	}
+}
+
+// watched gives the SDK's HTTP client the connections of a busy process, and watches over
+// them. It also returns such connections for our own client; nil where the client is not one
+// that has some.
+func (b *bucket) watched(client sdk.HTTPClient, cfg Config) (sdk.HTTPClient, http.RoundTripper) {
+	var direct http.RoundTripper
 	if c, ok := client.(*awshttp.BuildableClient); ok {
-		client = c.WithTransportOptions(func(t *http.Transport) {
+		c = c.WithTransportOptions(func(t *http.Transport) {
 			t.MaxIdleConns = idleConnections
 			t.MaxIdleConnsPerHost = idleConnections
 			t.ReadBufferSize = connBuffer
 			t.WriteBufferSize = connBuffer
 		})
+		client = c
+		t := c.GetTransport()
+		t.DisableCompression = true // or net/http would unpack what is stored packed
+		t.ForceAttemptHTTP2 = false // S3 has none, and one connection for all is slower
+		direct = t
 	}
-	return &guard{next: client, stall: cfg.Stall, counts: &b.counts}
+	b.guard = &guard{next: client, stall: cfg.Stall, counts: &b.counts}
+	return b.guard, direct
 }
 
 // CheckEndpoint says whether an endpoint is a URL that may be used, shown and kept: it
@@ -130,28 +215,3 @@ func loadFailed(bucket string, err error) error {
 	}
 	return myrmidon.Permanent(myrmidon.WithHint(wrapped, "correct ~/.aws/config or the AWS_ variables of the environment"))
 }
-
-// credentials marks the errors of finding credentials, which look like those of any
-// request.
-type credentials struct {
-	from aws.CredentialsProvider
-	had  atomic.Bool // there are some, so that a later failure is one of the moment
-}
-
-// Retrieve returns the credentials, or a *credentialsError.
-func (c *credentials) Retrieve(ctx context.Context) (aws.Credentials, error) {
-	found, err := c.from.Retrieve(ctx)
-	if err != nil {
-		return found, &credentialsError{err: err, had: c.had.Load()}
-	}
-	c.had.Store(true)
-	return found, nil
-}
-
-type credentialsError struct {
-	err error
-	had bool
-}
-
-func (e *credentialsError) Error() string { return e.err.Error() }
-func (e *credentialsError) Unwrap() error { return e.err }

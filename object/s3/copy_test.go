@@ -15,7 +15,9 @@ func tooLarge(w http.ResponseWriter) bool {
 	return refuse(w, 400, "InvalidRequest", "The specified copy source is larger than the maximum allowable size for a copy source: 5368709120")
 }
 
-func TestALargeObjectIsCopiedInParts(t *testing.T) {
+func TestALargeObjectIsCopiedInParts(t *testing.T) { both(t, testALargeObjectIsCopiedInParts) }
+
+func testALargeObjectIsCopiedInParts(t *testing.T) {
 	data := pattern(12<<20 + 5)
 	for _, c := range []struct {
 		name    string
@@ -70,7 +72,9 @@ func TestALargeObjectIsCopiedInParts(t *testing.T) {
 	}
 }
 
-func TestACopyIsOneRequest(t *testing.T) {
+func TestACopyIsOneRequest(t *testing.T) { both(t, testACopyIsOneRequest) }
+
+func testACopyIsOneRequest(t *testing.T) {
 	w := newWire(t, nil)
 	s := w.store(t, s3.Config{})
 	put(t, s, "a +%41é/b", "data")
@@ -91,6 +95,10 @@ func TestACopyIsOneRequest(t *testing.T) {
 }
 
 func TestACopyOfNothingToItselfIsNotFound(t *testing.T) {
+	both(t, testACopyOfNothingToItselfIsNotFound)
+}
+
+func testACopyOfNothingToItselfIsNotFound(t *testing.T) {
 	s := open(t, "")
 	if err := s.Copy(t.Context(), "k", "k"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("Copy = %v, want fs.ErrNotExist", err)

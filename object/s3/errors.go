@@ -75,7 +75,7 @@ func (a *answer) Error() string {
 	return text + ")"
 }
 
-// answerOf reads what the server said out of the SDK's error.
+// answerOf reads what the server said out of an error.
 func answerOf(err error) *answer {
 	a := &answer{status: status(err), err: err, code: code(err)}
 	var api smithy.APIError
@@ -83,7 +83,10 @@ func answerOf(err error) *answer {
 		a.message = plain(api.ErrorMessage(), 300)
 	}
 	var resp *awshttp.ResponseError
-	if errors.As(err, &resp) {
+	var own *refusal
+	if errors.As(err, &own) {
+		a.request = plain(own.request, 64)
+	} else if errors.As(err, &resp) {
 		a.request = plain(resp.RequestID, 64)
 	}
 	if a.code == "" || a.code == "UnknownError" {
@@ -109,6 +112,10 @@ func plain(text string, most int) string {
 
 // status returns the HTTP status of an error that the server sent, or 0.
 func status(err error) int {
+	var own *refusal
+	if errors.As(err, &own) {
+		return own.status
+	}
 	var resp *smithyhttp.ResponseError
 	if errors.As(err, &resp) && resp.Response != nil && resp.Response.Response != nil {
 		return resp.HTTPStatusCode()
@@ -118,6 +125,10 @@ func status(err error) int {
 
 // header returns a header of the error that the server sent.
 func header(err error, name string) string {
+	var own *refusal
+	if errors.As(err, &own) {
+		return own.header.Get(name)
+	}
 	var resp *smithyhttp.ResponseError
 	if errors.As(err, &resp) && resp.Response != nil && resp.Response.Response != nil {
 		return resp.Response.Header.Get(name)
@@ -132,6 +143,15 @@ func code(err error) string {
 		return api.ErrorCode()
 	}
 	return ""
+}
+
+// bucketOf returns the bucket that an answer is about: of a copy it may be the source's.
+func bucketOf(err error, name string) string {
+	var own *refusal
+	if errors.As(err, &own) && own.bucket != "" {
+		return plain(own.bucket, 255)
+	}
+	return name
 }
 
 // isNoObject reports whether the server says that the object is not there. A HEAD's
@@ -180,7 +200,7 @@ func (s *Store) answered(err error, action string, wrap func(error) error) error
 	}
 	switch code(err) {
 	case "NoSuchBucket":
-		return hint("create the bucket %s, or correct the address, its region or endpoint", s.name)
+		return hint("create the bucket %s, or correct the address, its region or endpoint", bucketOf(err, s.name))
 	case "InvalidAccessKeyId", "XAdminUserNotFound", "SignatureDoesNotMatch", "InvalidToken", "InvalidSecurity":
 		return denied("the server does not accept these credentials: check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the profile, and the endpoint")
 	case "ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired":
@@ -207,7 +227,7 @@ func (s *Store) answered(err error, action string, wrap func(error) error) error
 		return wrap(fs.ErrNotExist)
 	case a.status == http.StatusForbidden, a.status == http.StatusUnauthorized:
 		return denied("allow %s on %s to these credentials (without s3:ListBucket, S3 answers so for a missing object, too)", action, s)
-	case a.status == http.StatusPreconditionFailed:
+	case a.status == http.StatusPreconditionFailed, a.code == "PreconditionFailed":
 		return wrap(fmt.Errorf("%w: %w", errReplaced, a))
 	case a.status == http.StatusServiceUnavailable, a.status == http.StatusTooManyRequests, a.code == "SlowDown":
 		return myrmidon.RetryAfter(wrap(a), waitOf(err))

@@ -16,7 +16,9 @@ import (
 	"myrmidon/object/s3"
 )
 
-func TestWhatTheServerSaysIsExplained(t *testing.T) {
+func TestWhatTheServerSaysIsExplained(t *testing.T) { both(t, testWhatTheServerSaysIsExplained) }
+
+func testWhatTheServerSaysIsExplained(t *testing.T) {
 	for _, c := range []struct {
 		name         string
 		status       int
@@ -88,7 +90,9 @@ func TestWhatTheServerSaysIsExplained(t *testing.T) {
 	}
 }
 
-func TestRealRefusals(t *testing.T) {
+func TestRealRefusals(t *testing.T) { both(t, testRealRefusals) }
+
+func testRealRefusals(t *testing.T) {
 	srv := server(t)
 	bucket := newBucket(t)
 	for _, c := range []struct {
@@ -126,7 +130,9 @@ func TestRealRefusals(t *testing.T) {
 	}
 }
 
-func TestAServerThatIsNotThereIsNamed(t *testing.T) {
+func TestAServerThatIsNotThereIsNamed(t *testing.T) { both(t, testAServerThatIsNotThereIsNamed) }
+
+func testAServerThatIsNotThereIsNamed(t *testing.T) {
 	server(t)
 	gone := sinkThatIsGone(t)
 	s, err := s3.OpenFast(t.Context(), s3.Config{Bucket: "bucket", Endpoint: gone})
@@ -142,7 +148,9 @@ func TestAServerThatIsNotThereIsNamed(t *testing.T) {
 	}
 }
 
-func TestNoCredentials(t *testing.T) {
+func TestNoCredentials(t *testing.T) { both(t, testNoCredentials) }
+
+func testNoCredentials(t *testing.T) {
 	srv := server(t)
 	bucket := newBucket(t)
 	t.Setenv("AWS_ACCESS_KEY_ID", "")
@@ -211,7 +219,9 @@ func TestNewRefuses(t *testing.T) {
 	}
 }
 
-func TestSecretsAreNeitherLoggedNorSaid(t *testing.T) {
+func TestSecretsAreNeitherLoggedNorSaid(t *testing.T) { both(t, testSecretsAreNeitherLoggedNorSaid) }
+
+func testSecretsAreNeitherLoggedNorSaid(t *testing.T) {
 	srv := server(t)
 	var log bytes.Buffer
 	logger := slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))

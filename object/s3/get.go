@@ -9,9 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	sdk "github.com/aws/aws-sdk-go-v2/service/s3"
-
 	"myrmidon"
 	"myrmidon/object"
 )
@@ -50,33 +47,28 @@ func (s *Store) get(ctx context.Context, key, full string, offset, length int64)
 		end = offset + length
 	}
 	r := &reader{s: s, ctx: ctx, key: key, full: full, offset: offset}
-	out, size, err := r.request(offset, end, nil)
+	out, size, err := r.request(offset, end, "")
 	if isOutside(err) {
 		return s.nothing(ctx, key, full, offset)
 	}
 	if err != nil {
 		return nil, object.Info{}, err
 	}
-	r.body, r.etag, r.end = out.Body, out.ETag, size
+	r.body, r.etag, r.end = out.body, out.etag, size
 	if end >= 0 {
 		r.end = min(end, size)
 	}
-	return r, object.Info{
-		Key:      key,
-		Size:     size,
-		Modified: aws.ToTime(out.LastModified).UTC(),
-		ETag:     bareETag(out.ETag),
-		Attrs:    object.Attrs{ContentType: aws.ToString(out.ContentType), CacheControl: aws.ToString(out.CacheControl)},
-	}, nil
+	out.info.Key, out.info.Size = key, size
+	return r, out.info, nil
 }
 
 // nothing is a Get of no bytes, which no range of HTTP can say.
 func (s *Store) nothing(ctx context.Context, key, full string, offset int64) (io.ReadCloser, object.Info, error) {
-	out, err := s.head(ctx, full)
+	info, err := s.head(ctx, full)
 	if err != nil {
 		return nil, object.Info{}, err
 	}
-	info := infoOfHead(key, out)
+	info.Key = key
 	if offset > info.Size {
 		return nil, object.Info{}, outside(offset, info.Size)
 	}
@@ -98,7 +90,7 @@ type reader struct {
 	ctx  context.Context // the caller's: it governs the body as it does the request
 	key  string
 	full string
-	etag *string
+	etag string // with its quotes
 
 	offset, end int64 // of the object: the next byte, and the one behind the last
 	body        io.ReadCloser
@@ -109,38 +101,38 @@ type reader struct {
 
 // request sends a GET for the bytes from offset up to end, or to the object's last if
 // end < 0, and returns the answer and the object's size.
-func (r *reader) request(offset, end int64, etag *string) (*sdk.GetObjectOutput, int64, error) {
-	in := &sdk.GetObjectInput{Bucket: &r.s.name, Key: &r.full, IfMatch: etag}
+func (r *reader) request(offset, end int64, etag string) (*opened, int64, error) {
+	byteRange := ""
 	if end >= 0 {
-		in.Range = aws.String(fmt.Sprintf("bytes=%d-%d", offset, end-1))
+		byteRange = fmt.Sprintf("bytes=%d-%d", offset, end-1)
 	} else if offset > 0 {
-		in.Range = aws.String(fmt.Sprintf("bytes=%d-", offset))
+		byteRange = fmt.Sprintf("bytes=%d-", offset)
 	}
-	out, err := r.s.client.GetObject(r.ctx, in)
+	out, err := r.s.hot.get(r.ctx, r.full, byteRange, etag)
 	if err != nil {
 		return nil, 0, tooLong(err)
 	}
-	size, err := wholeSize(out, offset, end, in.Range != nil)
-	if err == nil && etag != nil && aws.ToString(out.ETag) != *etag {
+	size, err := wholeSize(out, offset, end, byteRange != "")
+	if err == nil && etag != "" && out.etag != etag {
 		err = errReplaced // by a server that knows no If-Match
 	}
 	if err != nil {
-		return nil, 0, errors.Join(err, out.Body.Close())
+		return nil, 0, errors.Join(err, out.body.Close())
 	}
 	return out, size, nil
 }
 
 // wholeSize returns the size of the whole object, and an error if the answer is not
 // what was asked for.
-func wholeSize(out *sdk.GetObjectOutput, offset, end int64, ranged bool) (int64, error) {
-	if out.ContentLength == nil || *out.ContentLength < 0 {
+func wholeSize(out *opened, offset, end int64, ranged bool) (int64, error) {
+	got := out.length
+	if got < 0 {
 		return 0, errors.New("the answer does not say its length")
 	}
-	got := *out.ContentLength
 	if !ranged {
 		return got, nil
 	}
-	said := aws.ToString(out.ContentRange)
+	said := out.contentRange
 	spec, ok := strings.CutPrefix(said, "bytes ")
 	first, rest, ok1 := strings.Cut(spec, "-")
 	last, total, ok2 := strings.Cut(rest, "/")
@@ -188,7 +180,7 @@ func (r *reader) Read(p []byte) (int, error) {
 
 // resume opens the rest of the body after the error broken, or sets r.err.
 func (r *reader) resume(broken error) {
-	if r.offset == r.end || aws.ToString(r.etag) == "" {
+	if r.offset == r.end || r.etag == "" {
 		r.err = r.failed(broken) // a bad checksum, or a version that cannot be named
 		return
 	}
@@ -208,7 +200,7 @@ func (r *reader) resume(broken error) {
 		if err == nil {
 			r.s.counts.resumed.Add(1)
 			_ = r.body.Close() // it is broken
-			r.body = out.Body
+			r.body = out.body
 			r.tries++
 			return
 		}

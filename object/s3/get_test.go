@@ -27,7 +27,9 @@ func get(ctx context.Context, s *s3.Store, key string) (string, error) {
 	return string(data), errors.Join(err, r.Close())
 }
 
-func TestABodyThatBreaksOff(t *testing.T) {
+func TestABodyThatBreaksOff(t *testing.T) { both(t, testABodyThatBreaksOff) }
+
+func testABodyThatBreaksOff(t *testing.T) {
 	data := pattern(300_000)
 	for _, c := range []struct {
 		name    string
@@ -168,7 +170,9 @@ func TestABodyThatBreaksOff(t *testing.T) {
 	}
 }
 
-func TestAnAnswerToAnotherRangeIsAnError(t *testing.T) {
+func TestAnAnswerToAnotherRangeIsAnError(t *testing.T) { both(t, testAnAnswerToAnotherRangeIsAnError) }
+
+func testAnAnswerToAnotherRangeIsAnError(t *testing.T) {
 	for _, c := range []struct{ name, contentRange, length string }{
 		{"the range is ignored", "", "9"},
 		{"another range", "bytes 4-7/10", "4"},
@@ -200,6 +204,10 @@ func TestAnAnswerToAnotherRangeIsAnError(t *testing.T) {
 }
 
 func TestAStalledServerEndsWithTheContext(t *testing.T) {
+	both(t, testAStalledServerEndsWithTheContext)
+}
+
+func testAStalledServerEndsWithTheContext(t *testing.T) {
 	w := newWire(t, func(w http.ResponseWriter, r *http.Request, _ string, _ int) bool { return stall(w, r) })
 	s := w.store(t, s3.Config{})
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
@@ -220,7 +228,9 @@ func TestAStalledServerEndsWithTheContext(t *testing.T) {
 	}
 }
 
-func TestABodyEndsWithItsContext(t *testing.T) {
+func TestABodyEndsWithItsContext(t *testing.T) { both(t, testABodyEndsWithItsContext) }
+
+func testABodyEndsWithItsContext(t *testing.T) {
 	data := pattern(300_000)
 	w := newWire(t, func(w http.ResponseWriter, r *http.Request, op string, _ int) bool {
 		if op != "GetObject" {
@@ -241,6 +251,10 @@ func TestABodyEndsWithItsContext(t *testing.T) {
 }
 
 func TestAServerThatDoesNotAnswerIsAskedAgain(t *testing.T) {
+	both(t, testAServerThatDoesNotAnswerIsAskedAgain)
+}
+
+func testAServerThatDoesNotAnswerIsAskedAgain(t *testing.T) {
 	w := newWire(t, func(w http.ResponseWriter, r *http.Request, _ string, n int) bool { return n == 1 && stall(w, r) })
 	s := w.store(t, s3.Config{Stall: 100 * time.Millisecond})
 	put(t, s, "k", "data")
@@ -253,6 +267,10 @@ func TestAServerThatDoesNotAnswerIsAskedAgain(t *testing.T) {
 }
 
 func TestAReaderThatPausesIsNotTakenForAStall(t *testing.T) {
+	both(t, testAReaderThatPausesIsNotTakenForAStall)
+}
+
+func testAReaderThatPausesIsNotTakenForAStall(t *testing.T) {
 	s := newWire(t, nil).store(t, s3.Config{Stall: 500 * time.Millisecond})
 	data := pattern(1 << 20)
 	put(t, s, "k", data)

@@ -48,21 +48,34 @@ type exchange struct {
 	counts   *counts
 }
 
-// Do sends a request. The time limit runs while a body is sent, while the answer is
-// awaited, and within each Read of the answer's body; not between Reads.
+// Do sends a request of the SDK. The time limit runs while a body is sent, while the answer
+// is awaited, and within each Read of the answer's body; not between Reads.
 func (g *guard) Do(req *http.Request) (*http.Response, error) {
-	x := &exchange{limit: g.stall, counts: g.counts}
+	limit := g.stall
 	if d, ok := req.Context().Value(patienceKey{}).(time.Duration); ok {
-		x.limit = max(d, g.stall)
+		limit = max(d, limit)
 	}
-	g.count(req)
-	x.ctx, x.cancel = context.WithCancelCause(req.Context())
-	x.timer = time.AfterFunc(x.limit, func() { x.cancel(&stallError{x.limit}) })
+	x := g.begin(req.Context(), limit)
+	v := verbOf(req)
 	req = req.WithContext(x.ctx)
 	if req.Body != nil && req.Body != http.NoBody {
 		req.Body = &sentBody{req.Body, x}
 	}
-	resp, err := g.next.Do(req)
+	return g.send(x, req, v, g.next.Do)
+}
+
+// begin starts the time of an exchange, whose request has to be made with its ctx.
+func (g *guard) begin(ctx context.Context, limit time.Duration) *exchange {
+	x := &exchange{limit: limit, counts: g.counts}
+	x.ctx, x.cancel = context.WithCancelCause(ctx)
+	x.timer = time.AfterFunc(limit, x.stalled)
+	return x
+}
+
+// send sends a request by do and watches over the answer.
+func (g *guard) send(x *exchange, req *http.Request, v verb, do func(*http.Request) (*http.Response, error)) (*http.Response, error) {
+	g.counts.count(req.Method, v)
+	resp, err := do(req)
 	x.answered.Store(true)
 	x.timer.Stop()
 	if err != nil {
@@ -77,16 +90,7 @@ func (g *guard) Do(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// count puts a request into its class of the price list (Amazon S3 pricing, "Requests
-// and data retrievals"): a listing costs as much as a PUT, and a DELETE nothing.
-func (g *guard) count(req *http.Request) {
-	switch {
-	case req.Method == http.MethodPut, req.Method == http.MethodPost, req.URL.Query().Has("list-type"):
-		g.counts.writes.Add(1)
-	case req.Method != http.MethodDelete:
-		g.counts.reads.Add(1)
-	}
-}
+func (x *exchange) stalled() { x.cancel(&stallError{x.limit}) }
 
 // explain returns the stall where it is the cause of err.
 func (x *exchange) explain(err error) error {

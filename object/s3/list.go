@@ -5,13 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"net/url"
 	"strings"
 	"unicode/utf8"
-
-	"github.com/aws/aws-sdk-go-v2/aws"
-	sdk "github.com/aws/aws-sdk-go-v2/service/s3"
-	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
 	"myrmidon"
 	"myrmidon/object"
@@ -25,70 +20,112 @@ func (s *Store) List(ctx context.Context, prefix, after string) iter.Seq2[object
 			yield(object.Info{}, s.fail(ctx, "list", prefix, "s3:ListBucket", ended(ctx)))
 			return
 		}
-		if ask, ok := askFor(s.prefix + prefix); !ok || len(ask) > object.MaxKey || after > prefix && !strings.HasPrefix(after, prefix) {
-			return // no key is like that: all of the prefix's come before after
-		}
-		if err := s.list(ctx, prefix, after, yield); err != nil {
-			yield(object.Info{}, s.fail(ctx, "list", prefix, "s3:ListBucket", err))
+		p, ok := s.pages(prefix, after, 0)
+		for more := ok; more; {
+			var page []object.Info
+			var err error
+			page, more, err = p.next(ctx)
+			for _, info := range page {
+				if !yield(info, nil) {
+					return
+				}
+			}
+			if err != nil {
+				yield(object.Info{}, s.fail(ctx, "list", prefix, "s3:ListBucket", err))
+				return
+			}
 		}
 	}
 }
 
-// list yields the objects of all pages. Its error is not yet yielded.
-func (s *Store) list(ctx context.Context, prefix, after string, yield func(object.Info, error) bool) error {
-	wanted := s.prefix + prefix
-	ask, _ := askFor(wanted)
-	in := &sdk.ListObjectsV2Input{
-		Bucket:       &s.name,
-		Prefix:       &ask,
-		EncodingType: types.EncodingTypeUrl, // keys may hold what XML cannot
+// Page returns a page of a listing, by one request: it keeps nothing between two calls, so
+// that many may list parts of a bucket at once. It sends more requests only where S3 cannot
+// begin at after, or where pages are empty, so that a page which is empty is the last one.
+// Infos have no Attrs. See [object.Pager].
+func (s *Store) Page(ctx context.Context, prefix, after string, most int) (page []object.Info, more bool, err error) {
+	if ctx.Err() != nil {
+		return nil, false, s.fail(ctx, "list", prefix, "s3:ListBucket", ended(ctx))
 	}
+	if most <= 0 || most > object.MaxPage {
+		most = object.MaxPage
+	}
+	p, more := s.pages(prefix, after, most)
+	for more && len(page) == 0 {
+		if page, more, err = p.next(ctx); err != nil {
+			return nil, false, s.fail(ctx, "list", prefix, "s3:ListBucket", err)
+		}
+	}
+	return page, more, nil
+}
+
+// pages goes through a listing, page by page, and checks it.
+type pages struct {
+	s      *Store
+	wanted string // what the bucket's keys begin with
+	last   string // the bucket's key that was last
+	begun  bool
+	query  listQuery
+	page   []object.Info // memory of the page before
+}
+
+// pages reports false if no key begins with prefix and comes behind after.
+func (s *Store) pages(prefix, after string, most int) (*pages, bool) {
+	p := &pages{s: s, wanted: s.prefix + prefix, last: s.prefix + after}
+	ask, ok := askFor(p.wanted)
+	if !ok || len(ask) > object.MaxKey || after > prefix && !strings.HasPrefix(after, prefix) {
+		return nil, false // all of the prefix's keys come before after
+	}
+	p.query = listQuery{prefix: ask, most: most}
 	if after > prefix {
-		in.StartAfter = optional(startAfter(s.prefix + after))
+		p.query.after = startAfter(p.last)
 	}
-	last := s.prefix + after
-	for begun := false; ; {
-		out, err := s.client.ListObjectsV2(ctx, in)
-		if err != nil {
-			return err
-		}
-		for _, o := range out.Contents {
-			full, err := keyOf(o, out.EncodingType)
-			if err != nil {
-				return err
-			}
-			if !strings.HasPrefix(full, ask) {
-				return fmt.Errorf("the listing of %q holds %.100q", ask, full)
-			}
-			if full <= last {
-				if !begun {
-					continue // startAfter began a little early
-				}
-				return unordered(last, full)
-			}
-			begun, last = true, full
-			if !strings.HasPrefix(full, wanted) {
-				if full > wanted {
-					return nil
-				}
-				continue
-			}
-			if full == s.prefix {
-				continue // the marker of this very folder
-			}
-			if !yield(infoOf(full[len(s.prefix):], o), nil) {
-				return nil
-			}
-		}
-		if !aws.ToBool(out.IsTruncated) {
-			return nil
-		}
-		next := aws.ToString(out.NextContinuationToken)
-		if next == "" || next == aws.ToString(in.ContinuationToken) {
-			return errors.New("the listing is not complete and does not say how it goes on")
-		}
-		in.ContinuationToken = &next
+	return p, true
+}
+
+// next returns the objects of the next page, until the following call, and whether there may
+// be others behind them. With an error it returns those that come before what is wrong.
+func (p *pages) next(ctx context.Context) (page []object.Info, more bool, err error) {
+	got, err := p.s.hot.list(ctx, p.query, p.page[:0])
+	if err != nil {
+		return nil, false, err
 	}
+	p.page = got.page
+	kept, n := got.page[:0], len(got.page)
+	for _, o := range got.page {
+		if !strings.HasPrefix(o.Key, p.query.prefix) {
+			return kept, false, fmt.Errorf("the listing of %q holds %.100q", p.query.prefix, o.Key)
+		}
+		if o.Key <= p.last {
+			if !p.begun {
+				continue // startAfter began a little early
+			}
+			return kept, false, unordered(p.last, o.Key)
+		}
+		p.begun, p.last = true, o.Key
+		if !strings.HasPrefix(o.Key, p.wanted) {
+			if o.Key > p.wanted {
+				return kept, false, nil
+			}
+			continue
+		}
+		if o.Key == p.s.prefix {
+			continue // the marker of this very folder
+		}
+		o.Key = o.Key[len(p.s.prefix):]
+		kept = append(kept, o)
+	}
+	if got.count >= 0 && got.count != n {
+		// Who mirrors a bucket would take what is missing for deleted.
+		return kept, false, fmt.Errorf("a page of the listing says that it has %d objects, and has %d", got.count, n)
+	}
+	if !got.more {
+		return kept, false, nil
+	}
+	if got.next == "" || got.next == p.query.token {
+		return kept, false, errors.New("the listing is not complete and does not say how it goes on")
+	}
+	p.query.token = got.next
+	return kept, true, nil
 }
 
 // askFor returns the prefix to ask S3 for, which takes whole characters only: one that
@@ -122,22 +159,9 @@ func startAfter(after string) string {
 	return after
 }
 
-// keyOf returns an entry's key. Not every server heeds the encoding that was asked
-// for; the answer says whether it did.
-func keyOf(o types.Object, encoding types.EncodingType) (string, error) {
-	key := aws.ToString(o.Key)
-	if encoding != types.EncodingTypeUrl {
-		return key, nil
-	}
-	decoded, err := url.QueryUnescape(key)
-	if err != nil {
-		return "", fmt.Errorf("the listing holds a key that cannot be decoded: %w", err)
-	}
-	return decoded, nil
-}
-
-func infoOf(key string, o types.Object) object.Info {
-	return object.Info{Key: key, Size: aws.ToInt64(o.Size), Modified: aws.ToTime(o.LastModified).UTC(), ETag: bareETag(o.ETag)}
+// badKey is the error of a key whose encoding is wrong.
+func badKey(key string) error {
+	return fmt.Errorf("the listing holds a key that cannot be decoded: %.100q", key)
 }
 
 // unordered is the error of a listing that could not be continued.
@@ -145,3 +169,5 @@ func unordered(last, key string) error {
 	err := fmt.Errorf("the listing is not in the order of keys: %.100q follows %.100q", key, last)
 	return myrmidon.Permanent(myrmidon.WithHint(err, "directory buckets (S3 Express) list without order: use a general purpose bucket"))
 }
+
+var _ object.Pager = (*Store)(nil)

@@ -22,7 +22,9 @@ func page(more string, keys ...string) string {
 	return b.String()
 }
 
-func TestListingsOfOtherServers(t *testing.T) {
+func TestListingsOfOtherServers(t *testing.T) { both(t, testListingsOfOtherServers) }
+
+func testListingsOfOtherServers(t *testing.T) {
 	const encoded = "<EncodingType>url</EncodingType>"
 	for _, c := range []struct {
 		name, prefix, after string

@@ -1,9 +1,7 @@
 package s3
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -86,14 +84,7 @@ func (s *Store) put(ctx context.Context, full string, body io.Reader, size int64
 // last object at the same time: then it is sent again.
 func (s *Store) putWhole(ctx context.Context, full string, data []byte, attrs object.Attrs) error {
 	for try := 1; ; try++ {
-		_, err := s.client.PutObject(ctx, &sdk.PutObjectInput{
-			Bucket:        &s.name,
-			Key:           &full,
-			Body:          bytes.NewReader(data),
-			ContentLength: aws.Int64(int64(len(data))),
-			ContentType:   &attrs.ContentType,
-			CacheControl:  optional(attrs.CacheControl),
-		})
+		err := s.hot.put(ctx, full, data, attrs)
 		if !isFolder(err) || try == resumptions || s.inTheWay(ctx, full) {
 			return err
 		}
@@ -108,8 +99,8 @@ func (s *Store) putWhole(ctx context.Context, full string, data []byte, attrs ob
 // inTheWay reports whether an object has the name of a folder of key's, or key the
 // name of a folder.
 func (s *Store) inTheWay(ctx context.Context, full string) bool {
-	out, err := s.client.ListObjectsV2(ctx, &sdk.ListObjectsV2Input{Bucket: &s.name, Prefix: aws.String(full + "/"), MaxKeys: aws.Int32(1)})
-	if err != nil || len(out.Contents) > 0 {
+	out, err := s.hot.list(ctx, listQuery{prefix: full + "/", most: 1}, nil)
+	if err != nil || len(out.page) > 0 {
 		return true
 	}
 	for i, c := range full {
@@ -140,14 +131,6 @@ func (s *Store) sizeOfPart(size int64, n int) (int64, error) {
 		return 0, myrmidon.Permanent(myrmidon.WithHint(err, "S3 stores objects of up to 5 TiB: send it in several objects"))
 	}
 	return part, nil
-}
-
-// optional returns nil for "".
-func optional(s string) *string {
-	if s == "" {
-		return nil
-	}
-	return &s
 }
 
 // putParts sends body as a multipart upload. first is its first part if that was read
@@ -232,22 +215,24 @@ func (u *upload) send(body io.Reader, size int64, next *buffer) error {
 
 // putPart sends one part.
 func (u *upload) putPart(ctx context.Context, n int, data []byte) (done, error) {
-	out, err := u.s.client.UploadPart(ctx, &sdk.UploadPartInput{
-		Bucket:            &u.s.name,
-		Key:               &u.key,
-		UploadId:          &u.id,
-		PartNumber:        aws.Int32(int32(n)),
-		Body:              bytes.NewReader(data),
-		ContentLength:     aws.Int64(int64(len(data))),
-		ChecksumAlgorithm: u.s.checksum(),
-	})
+	out, err := u.s.hot.putPart(ctx, u.key, u.id, n, data)
 	if err != nil {
 		return done{}, err
 	}
-	d := done{size: int64(len(data))}
-	d.part.ETag, d.part.ChecksumCRC32 = out.ETag, out.ChecksumCRC32
-	return d, nil
+	return out.done(int64(len(data))), nil
+}
+
+// done returns what the completion of an upload says of a part.
+func (p piece) done(size int64) done {
+	d := done{size: size}
+	d.part.ETag, d.part.ChecksumCRC32 = optional(p.etag), optional(p.crc32)
+	return d
 }
 
 // errReplaced is the error of an object that changed while it was read or copied.
-var errReplaced = errors.New("the object was replaced meanwhile")
+var errReplaced error = replacedError{}
+
+type replacedError struct{}
+
+func (replacedError) Error() string        { return "the object was replaced meanwhile" }
+func (replacedError) Is(target error) bool { return target == object.ErrChanged }

@@ -23,7 +23,9 @@ var attrs = object.Attrs{ContentType: "text/plain", CacheControl: "no-cache"}
 // plainReader hides what else a reader can do.
 type plainReader struct{ io.Reader }
 
-func TestLargeObjectsComeBackAsTheyWere(t *testing.T) {
+func TestLargeObjectsComeBackAsTheyWere(t *testing.T) { both(t, testLargeObjectsComeBackAsTheyWere) }
+
+func testLargeObjectsComeBackAsTheyWere(t *testing.T) {
 	const partSize = 5 << 20
 	for _, c := range []struct {
 		name        string
@@ -64,7 +66,9 @@ func TestLargeObjectsComeBackAsTheyWere(t *testing.T) {
 	}
 }
 
-func TestAStormPasses(t *testing.T) {
+func TestAStormPasses(t *testing.T) { both(t, testAStormPasses) }
+
+func testAStormPasses(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		fault fault
@@ -115,7 +119,9 @@ func TestAStormPasses(t *testing.T) {
 	}
 }
 
-func TestCompletion(t *testing.T) {
+func TestCompletion(t *testing.T) { both(t, testCompletion) }
+
+func testCompletion(t *testing.T) {
 	failing := "<?xml version=\"1.0\"?>\n<Error><Code>InternalError</Code><Message>We encountered an internal error.</Message></Error>"
 	data := pattern(11 << 20)
 	for _, c := range []struct {
@@ -215,7 +221,9 @@ func (b *breaking) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-func TestAnUploadThatFailsIsAborted(t *testing.T) {
+func TestAnUploadThatFailsIsAborted(t *testing.T) { both(t, testAnUploadThatFailsIsAborted) }
+
+func testAnUploadThatFailsIsAborted(t *testing.T) {
 	broken := errors.New("the body broke")
 	for _, c := range []struct {
 		name  string
@@ -291,6 +299,10 @@ func TestAnUploadThatFailsIsAborted(t *testing.T) {
 }
 
 func TestAnUploadIsAbortedWhenTheBodyPanics(t *testing.T) {
+	both(t, testAnUploadIsAbortedWhenTheBodyPanics)
+}
+
+func testAnUploadIsAbortedWhenTheBodyPanics(t *testing.T) {
 	w := newWire(t, nil)
 	s := w.store(t, s3.Config{})
 	func() {
@@ -333,7 +345,9 @@ func startSink(t testing.TB) (url string, stop func()) {
 	return s.URL, s.Close
 }
 
-func TestMemoryIsBounded(t *testing.T) {
+func TestMemoryIsBounded(t *testing.T) { both(t, testMemoryIsBounded) }
+
+func testMemoryIsBounded(t *testing.T) {
 	server(t)
 	const memory = 24 << 20
 	s, err := s3.New(t.Context(), s3.Config{Bucket: "bucket", Endpoint: sink(t), PartSize: 5 << 20, Memory: memory, Parallel: 4})

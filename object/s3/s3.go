@@ -1,5 +1,6 @@
 // Package s3 keeps objects in a bucket of Amazon S3, or of a server that speaks its
-// protocol (MinIO, Ceph, R2, versitygw): [Store] is an object.Store and object.Copier.
+// protocol (MinIO, Ceph, R2, versitygw): [Store] is an object.Store, object.Copier,
+// object.Pager and object.Importer.
 //
 // # Where settings come from
 //
@@ -9,30 +10,47 @@
 // overrides profile, region and endpoint. With an endpoint of one's own, buckets are
 // addressed by path. Secrets are never logged, nor part of an error.
 //
+// # Two clients
+//
+// Listing, HEAD, GET, PUT and copying, of which a busy store sends thousands a second, are
+// requests of our own over net/http: the AWS SDK takes several times as much CPU for each
+// (BenchmarkClients prints both, and net/http alone). The SDK says where the bucket is, with
+// which credentials, and what is worth another attempt, and sends all other requests.
+// MYRMIDON_S3_CLIENT=sdk, or [Config].Client, leaves everything to the SDK, should a server
+// not get on with our requests; all tests run with both.
+//
 // # What it needs
 //
 // s3:GetObject to read, s3:ListBucket to list (and to tell a missing object from a
 // forbidden one), s3:PutObject and s3:AbortMultipartUpload to write, s3:DeleteObject
-// to delete; Copy of an object with tags also s3:GetObjectTagging and
-// s3:PutObjectTagging. A bucket should have a lifecycle rule that aborts incomplete multipart
-// uploads: one is left where a process is killed in the middle of a large Put.
+// to delete; copying also s3:GetObjectTagging of the source and s3:PutObjectTagging. A
+// bucket should have a lifecycle rule that aborts incomplete multipart uploads: one is left
+// where a process is killed in the middle of a large Put or copy.
 //
 // # What is promised
 //
 // A Put is one request, or a multipart upload that appears when it is complete and is
 // aborted when it fails. A reader sees one version: a body that breaks off is resumed
 // by range under the condition that the ETag is the same. Bytes are checked by CRC32
-// on the way in, and on the way out where the server keeps a checksum. Requests that
-// fail for a moment are sent again, five times in all, before an error is returned.
+// on the way in, and on the way out where the server keeps a checksum of the whole object.
+// A listing that is out of order, repeats itself or has not as many objects as it says is an
+// error.
+//
+// Requests that fail for a moment are sent again, five times in all, before an error is
+// returned; all stores of a bucket together may do so 100 times, and then once for each five
+// requests that are answered, so that a storm of 503 is not multiplied. A session that has
+// expired is looked for anew, once, in the cache, the environment and the files. A clock that
+// is wrong is corrected by the server's.
 //
 // # Limits
 //
 // Keys are UTF-8 (Amazon S3 User Guide, "Naming Amazon S3 objects"). List gives no
 // attributes: no listing of S3 has them. It yields also what [object.CheckKey]
-// refuses (a//b, the folder marker a/), so that who moves a bucket can say what was
-// not moved. Copy keeps content type, cache control and user metadata; an object above
-// 5 GiB loses its tags. Directory buckets (S3 Express) list without order and are
-// refused.
+// refuses (a//b, the folder marker a/): [Store.Import] and [Store.DeleteMany] take such
+// keys, all else does not. A copy keeps content type, cache control, the other headers of
+// content, user metadata and tags; not the ACL, nor a lock, nor the class of storage. Redirects
+// are not followed: an error names the bucket's region. Directory buckets (S3 Express) list
+// without order and are refused.
 package s3
 
 import (
@@ -43,7 +61,6 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
-	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -58,6 +75,7 @@ import (
 const (
 	minPart  = 5 << 20
 	maxPart  = 5 << 30
+	maxCopy  = 5 << 30 // of one CopyObject
 	maxParts = 10_000
 )
 
@@ -82,6 +100,10 @@ type Config struct {
 	// since a request that fails is sent again: 256 MiB if 0. Puts wait for one
 	// another. An object whose parts are larger than that is put one part at a time.
 	Memory int64
+	// Client sends the requests that there are most of (see [Stats]): "own", or "sdk" for
+	// the AWS SDK, should ours not get on with a server. "" means the environment's
+	// MYRMIDON_S3_CLIENT, and own without it.
+	Client string
 	// Stall is how long a connection may stand still before it is given up and the
 	// request repeated: a minute if 0.
 	Stall time.Duration
@@ -93,15 +115,22 @@ type Config struct {
 type Store struct {
 	*bucket
 	prefix string // "" or ends in "/"
+	any    bool   // keys may be what only a bucket can hold
 }
 
 // bucket is what all stores of a bucket share.
 type bucket struct {
 	name     string
-	client   *sdk.Client
+	hot      hot
+	client   *sdk.Client // for all other requests
+	guard    *guard      // of both clients
+	keys     *credentials
+	budget   budget
 	endpoint string // "" is S3 itself
+	source   source
 	partSize int64
 	parallel int
+	copyMost int64 // what one request copies
 	copyPart int64
 	pause    time.Duration // before the first resumption of a body
 	bodies   *buffers
@@ -147,6 +176,7 @@ func open(ctx context.Context, cfg Config, tune func(*sdk.Options)) (*Store, err
 		name:     cfg.Bucket,
 		partSize: cfg.PartSize,
 		parallel: cfg.Parallel,
+		copyMost: maxCopy,
 		copyPart: 512 << 20,
 		pause:    100 * time.Millisecond,
 		bodies:   newBuffers(cfg.Memory),
@@ -168,8 +198,12 @@ func (s *Store) Sub(prefix string) (*Store, error) {
 	if err := errors.Join(object.CheckKey(prefix), checkText(prefix)); err != nil {
 		return nil, err
 	}
-	return &Store{bucket: s.bucket, prefix: s.prefix + prefix + "/"}, nil
+	return &Store{bucket: s.bucket, prefix: s.prefix + prefix + "/", any: s.any}, nil
 }
+
+// AnyKey returns the same store, whose keys may also be those that no folder has, as List
+// yields them: a//b, /a, the marker a/.
+func (s *Store) AnyKey() *Store { return &Store{bucket: s.bucket, prefix: s.prefix, any: true} }
 
 // String returns the address: s3://bucket/prefix.
 func (s *Store) String() string {
@@ -201,6 +235,9 @@ func checkText(key string) error {
 
 // full returns the bucket's key of a key of this store.
 func (s *Store) full(key string) (string, error) {
+	if s.any {
+		return s.anyFull(key)
+	}
 	if err := object.CheckKey(key); err != nil {
 		return "", err
 	}
@@ -234,26 +271,28 @@ func (s *Store) Head(ctx context.Context, key string) (object.Info, error) {
 	if err != nil {
 		return object.Info{}, err
 	}
-	out, err := s.head(ctx, full)
+	info, err := s.head(ctx, full)
 	if err != nil {
 		return object.Info{}, s.fail(ctx, "head", key, "s3:GetObject", err)
 	}
-	return infoOfHead(key, out), nil
+	info.Key = key
+	return info, nil
 }
 
-// head asks again by a GET of one byte where the answer is 400 or 403: that of a HEAD
-// has no body, so nobody could say why (an expired session, a wrong key).
-func (s *Store) head(ctx context.Context, full string) (*sdk.HeadObjectOutput, error) {
-	out, err := s.client.HeadObject(ctx, &sdk.HeadObjectInput{Bucket: &s.name, Key: &full})
+// head describes an object of the bucket. It asks again by a GET of one byte where the
+// answer is 400 or 403: that of a HEAD has no body, so nobody could say why (an expired
+// session, a wrong key).
+func (s *Store) head(ctx context.Context, full string) (object.Info, error) {
+	info, err := s.hot.head(ctx, full)
 	if st := status(err); st != http.StatusBadRequest && st != http.StatusForbidden {
-		return out, err
+		return info, err
 	}
-	got, why := s.client.GetObject(ctx, &sdk.GetObjectInput{Bucket: &s.name, Key: &full, Range: aws.String("bytes=0-0")})
+	got, why := s.hot.get(ctx, full, "bytes=0-0", "")
 	if why == nil {
-		_ = got.Body.Close() // of one byte that nobody asked for
-		return nil, err
+		_ = got.body.Close() // of one byte that nobody asked for
+		return object.Info{}, err
 	}
-	return nil, tooLong(why)
+	return object.Info{}, tooLong(why)
 }
 
 // tooLong turns the word of a server that keeps objects as files for a key too long
@@ -263,53 +302,4 @@ func tooLong(err error) error {
 		return fmt.Errorf("%w (%s)", fs.ErrNotExist, brief(err))
 	}
 	return err
-}
-
-func infoOfHead(key string, out *sdk.HeadObjectOutput) object.Info {
-	return object.Info{
-		Key:      key,
-		Size:     aws.ToInt64(out.ContentLength),
-		Modified: aws.ToTime(out.LastModified).UTC(),
-		ETag:     bareETag(out.ETag),
-		Attrs:    object.Attrs{ContentType: aws.ToString(out.ContentType), CacheControl: aws.ToString(out.CacheControl)},
-	}
-}
-
-// bareETag strips the quotes.
-func bareETag(etag *string) string { return strings.Trim(aws.ToString(etag), `"`) }
-
-// Delete removes an object. See [object.Store].
-func (s *Store) Delete(ctx context.Context, key string) error {
-	full, err := s.full(key)
-	if err != nil {
-		return err
-	}
-	_, err = s.client.DeleteObject(ctx, &sdk.DeleteObjectInput{Bucket: &s.name, Key: &full})
-	if err != nil && !isNoObject(err) && !errors.Is(tooLong(err), fs.ErrNotExist) {
-		return s.fail(ctx, "delete", key, "s3:DeleteObject", err)
-	}
-	return nil
-}
-
-// Stats counts what was sent to a bucket, failed attempts included, by all stores that
-// share it.
-type Stats struct {
-	Writes    int64 `json:"writes"`    // PUT, COPY, POST and LIST requests, billed as such
-	Reads     int64 `json:"reads"`     // GET and HEAD requests of objects
-	Throttled int64 `json:"throttled"` // answers 429 and 503
-	Stalled   int64 `json:"stalled"`   // connections that stood still
-	Resumed   int64 `json:"resumed"`   // bodies that broke off and were resumed
-	Sent      int64 `json:"sent_bytes"`
-	Received  int64 `json:"received_bytes"`
-}
-
-type counts struct{ writes, reads, throttled, stalled, resumed, sent, received atomic.Int64 }
-
-// Stats returns the counts so far.
-func (s *Store) Stats() Stats {
-	c := &s.counts
-	return Stats{
-		c.writes.Load(), c.reads.Load(), c.throttled.Load(), c.stalled.Load(),
-		c.resumed.Load(), c.sent.Load(), c.received.Load(),
-	}
 }

@@ -23,6 +23,9 @@ var (
 )
 
 func TestMain(m *testing.M) {
+	if os.Getenv(quickServer) != "" {
+		serveQuickly()
+	}
 	code := m.Run()
 	if shared != nil {
 		if err := shared.Stop(); err != nil {
@@ -71,12 +74,27 @@ func open(t testing.TB, prefix string) *s3.Store {
 	return s
 }
 
-func TestABucketIsAStore(t *testing.T) {
+// both runs a test with each of the clients.
+func both(t *testing.T, test func(t *testing.T)) {
+	t.Helper()
+	for _, name := range []string{"own", "sdk"} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv("MYRMIDON_S3_CLIENT", name)
+			test(t)
+		})
+	}
+}
+
+func TestABucketIsAStore(t *testing.T) { both(t, testABucketIsAStore) }
+
+func testABucketIsAStore(t *testing.T) {
 	objecttest.Run(t, func(t *testing.T) object.Store { return open(t, "") },
 		objecttest.Options{KeepsAttrs: true, Folders: true, Keys: 2100})
 }
 
-func TestAFolderOfABucketIsAStore(t *testing.T) {
+func TestAFolderOfABucketIsAStore(t *testing.T) { both(t, testAFolderOfABucketIsAStore) }
+
+func testAFolderOfABucketIsAStore(t *testing.T) {
 	objecttest.Run(t, func(t *testing.T) object.Store {
 		s := open(t, "some folder/of+it")
 		beside, err := s3.OpenFast(t.Context(), s3.Config{Bucket: bucketOf(s), Prefix: "some folder"})

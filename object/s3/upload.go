@@ -109,7 +109,7 @@ func (u *upload) giveUp(ctx context.Context, err error) error {
 }
 
 // abort removes an upload and its parts. One that is not there is fine.
-func (s *Store) abort(ctx context.Context, key, id string) error {
+func (s *bucket) abort(ctx context.Context, key, id string) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortTime)
 	defer cancel()
 	_, err := s.client.AbortMultipartUpload(ctx, &sdk.AbortMultipartUploadInput{Bucket: &s.name, Key: &key, UploadId: &id})
@@ -121,6 +121,13 @@ func (s *Store) abort(ctx context.Context, key, id string) error {
 
 // complete makes the object of the parts.
 func (u *upload) complete(ctx context.Context) error {
+	_, err := u.completed(ctx, false)
+	return err
+}
+
+// completed is complete, where there is no object yet if ifNone is set. It returns what
+// the server says of the object.
+func (u *upload) completed(ctx context.Context, ifNone bool) (piece, error) {
 	defer u.fail(nil)
 	slices.SortFunc(u.parts, func(a, b done) int { return int(*a.part.PartNumber - *b.part.PartNumber) })
 	parts, size := make([]types.CompletedPart, len(u.parts)), int64(0)
@@ -128,40 +135,52 @@ func (u *upload) complete(ctx context.Context) error {
 		parts[i] = d.part
 		size += d.size
 	}
-	out, err := u.s.client.CompleteMultipartUpload(patiently(ctx), &sdk.CompleteMultipartUploadInput{
+	in := &sdk.CompleteMultipartUploadInput{
 		Bucket:          &u.s.name,
 		Key:             &u.key,
 		UploadId:        &u.id,
 		MultipartUpload: &types.CompletedMultipartUpload{Parts: parts},
 		MpuObjectSize:   &size,
-	})
+	}
+	if ifNone {
+		in.IfNoneMatch = aws.String("*")
+	}
+	out, err := u.s.client.CompleteMultipartUpload(patiently(ctx), in)
 	switch {
 	case err == nil && aws.ToString(out.ETag) == "":
 		// The SDK tells an error document behind a status of 200; this is neither.
-		return errors.New("the upload was completed by an answer that names no ETag")
-	case code(err) == "NoSuchUpload" && u.isThere(ctx, parts):
-		return nil // the answer to an earlier attempt was lost
+		return piece{}, errors.New("the upload was completed by an answer that names no ETag")
+	case code(err) == "NoSuchUpload":
+		if etag, ok := u.isThere(ctx, parts); ok {
+			return piece{etag: etag}, nil // the answer to an earlier attempt was lost
+		}
 	}
-	return err
+	if err != nil {
+		return piece{}, err
+	}
+	return piece{
+		etag:     *out.ETag,
+		checksum: checksumOf(aws.ToString(out.ChecksumCRC64NVME), aws.ToString(out.ChecksumCRC32), aws.ToString(out.ChecksumCRC32C), aws.ToString(out.ChecksumSHA256), aws.ToString(out.ChecksumSHA1)),
+	}, nil
 }
 
 // isThere reports whether the object is the one that these parts make: S3's ETag is
 // the MD5 of the parts' MD5s, and their number, unless a KMS key encrypts it.
-func (u *upload) isThere(ctx context.Context, parts []types.CompletedPart) bool {
+func (u *upload) isThere(ctx context.Context, parts []types.CompletedPart) (etag string, ok bool) {
 	h := md5.New()
 	for _, p := range parts {
 		sum, err := hex.DecodeString(bareETag(p.ETag))
 		if err != nil || len(sum) != md5.Size {
-			return false
+			return "", false
 		}
 		h.Write(sum)
 	}
 	out, err := u.s.head(ctx, u.key)
-	return err == nil && strings.EqualFold(bareETag(out.ETag), fmt.Sprintf("%x-%d", h.Sum(nil), len(parts)))
+	return out.ETag, err == nil && strings.EqualFold(out.ETag, fmt.Sprintf("%x-%d", h.Sum(nil), len(parts)))
 }
 
 // checksum is the algorithm of the checksums of parts, which has to be announced.
-func (s *Store) checksum() types.ChecksumAlgorithm {
+func (s *bucket) checksum() types.ChecksumAlgorithm {
 	if s.client.Options().RequestChecksumCalculation == aws.RequestChecksumCalculationWhenRequired {
 		return ""
 	}
