@@ -26,12 +26,11 @@ type cloneShop struct {
 
 func newCloneShop(t *testing.T, cfg s3stub.Config) *cloneShop {
 	t.Helper()
-	dir := t.TempDir()
-	program := filepath.Join(dir, "myrmidon")
-	if out, err := exec.Command("go", "build", "-o", program, ".").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+	program, err := exec.LookPath("myrmidon") // TestMain puts it there
+	if err != nil {
+		t.Fatal(err)
 	}
-	return &cloneShop{t, program, dir, s3stub.New(t, cfg)}
+	return &cloneShop{t, program, t.TempDir(), s3stub.New(t, cfg)}
 }
 
 func (s *cloneShop) command(args ...string) *exec.Cmd {
