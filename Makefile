@@ -43,6 +43,7 @@ check: ## what CI runs before the tests: format, vet, lint, tidy, cross-builds, 
 	$(GO) -C tools mod tidy -diff
 	$(GO) -C testdata/outside mod tidy -diff
 	$(GO) -C tools/natsserver mod tidy -diff
+	$(GO) -C tools/s5cmd mod tidy -diff
 	$(GO) -C tools/versitygw mod tidy -diff
 	$(GO) -C bench/engine/rabbit mod tidy -diff
 	$(GO) -C bench/engine/rabbit vet .
@@ -89,6 +90,14 @@ bench-transcode: ## measure transcode against plain ffmpeg, interleaved, in one 
 bench-engine: ## measure the queue against RabbitMQ's quorum queues, in one run
 	@scripts/setup.sh bench-engine
 	$(GO) run ./bench/engine
+
+# What make bench-clone is given, such as -quick, or -large for a million objects.
+CLONE ?=
+
+.PHONY: bench-clone
+bench-clone: ## measure clone and du against s5cmd, rclone and awscli on a stub of S3, in one run
+	@scripts/setup.sh bench-clone
+	$(GO) run ./bench/clone $(CLONE)
 
 # What make torture is given: a run takes about 20 s.
 TORTURE ?= -runs 100

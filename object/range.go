@@ -109,10 +109,13 @@ func Remaining(r Range, done []Range) []Range {
 	done = slices.Clone(done)
 	slices.SortFunc(done, func(a, b Range) int { return strings.Compare(a.After, b.After) })
 	var left []Range
-	at := r.After
+	at, end := r.After, r.end()
 	for _, d := range done {
-		if d.Prefix != r.Prefix || d.Before != "" && d.Before <= at {
+		if d.Prefix != r.Prefix || d.isEmpty() || d.Before != "" && d.Before <= at {
 			continue
+		}
+		if end != "" && d.After >= end {
+			break
 		}
 		if d.After > at {
 			gap := Range{r.Prefix, at, d.After + "\x00"}
@@ -123,7 +126,7 @@ func Remaining(r Range, done []Range) []Range {
 				left = append(left, gap)
 			}
 		}
-		if d.Before == "" {
+		if d.Before == "" || end != "" && d.Before >= end {
 			return left
 		}
 		at = max(at, lastBefore(d.Before))
@@ -183,14 +186,19 @@ func Between(a, b, alphabet string) string {
 	if b != "" && a >= b {
 		return ""
 	}
-	seen := new(alphabets)
-	if all := &seen.common.full; alphabet == "" {
-		all.addAll(' ', '~')
+	seen := newAlphabets()
+	seen.common.full = byteSet{}
+	if alphabet == "" {
+		seen.common.full.addAll(' ', '~')
 		alphabet = a + b
 	}
-	for i := range len(alphabet) {
+	for i, r := range alphabet {
 		seen.common.full.add(alphabet[i])
+		if r != utf8.RuneError {
+			seen.learnKey(string(r))
+		}
 	}
+	delete(seen.at, spot{}) // characters are as likely at the beginning as elsewhere
 	level := sharedLen(a, b)
 	if b == "" {
 		level = 0

@@ -70,8 +70,7 @@ type walk struct {
 	all    sync.WaitGroup
 
 	mu     sync.Mutex
-	open   []*lister // those with something left to read or under way
-	busy   int       // of them, asking or in fn
+	open   []*lister // those with something left or under way, at most Parallel
 	pages  int       // answered
 	keys   int       // given to fn
 	probes int       // pages that were the first of a part split off
@@ -82,7 +81,7 @@ type walk struct {
 // lister is one range of a walk.
 type lister struct {
 	cursor Cursor
-	busy   bool
+	busy   bool // asking, or in fn
 	left   float64 // cursor.Left, as of its last page or split, within reason
 	parent *lister // what it was split off, until it has had a page
 	// Without a budget a range may be split again after patience pages; since counts.
@@ -97,12 +96,8 @@ func (w *walk) start() {
 	}
 	w.split()
 	for _, l := range w.open {
-		if w.busy == w.opts.Parallel {
-			return
-		}
 		if !l.busy {
 			l.busy = true
-			w.busy++
 			asked := l.cursor.Range // Split moves its end meanwhile
 			w.all.Go(func() { w.page(l, asked) })
 		}
@@ -219,7 +214,6 @@ func (w *walk) page(l *lister, asked Range) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	l.busy = false
-	w.busy--
 	if l.cursor.Done {
 		w.forget(l)
 	}

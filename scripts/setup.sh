@@ -6,6 +6,7 @@
 #                              the servers that tests run against (built from source)
 #   scripts/setup.sh bench     what the benchmarks need: ffmpeg
 #   scripts/setup.sh bench-engine   RabbitMQ, as programs only: no service is started
+#   scripts/setup.sh bench-clone   rclone and awscli; s5cmd is built by the benchmark
 #   scripts/setup.sh torture   what make torture needs: ip of iproute2, a NATS server
 #   scripts/setup.sh check     + a C compiler, for Go's race detector
 #
@@ -152,6 +153,12 @@ check_rabbit() {
 	rabbit_here && have epmd || want rabbitmq-server RabbitMQ
 }
 
+# check_copiers asks for the peers of bench/clone that distributions have.
+check_copiers() {
+	have rclone || want rclone rclone
+	have aws || want awscli awscli
+}
+
 # Debian asks this program before it starts a service (invoke-rc.d(8)).
 policy=/usr/sbin/policy-rc.d
 held=
@@ -196,6 +203,8 @@ elsewhere() {
 		nodejs) brew="$brew node" dnf="$dnf nodejs" apk="$apk nodejs" pacman="$pacman nodejs" ;;
 		npm) dnf="$dnf nodejs-npm" apk="$apk npm" pacman="$pacman npm" ;;
 		gcc) dnf="$dnf gcc" apk="$apk gcc" pacman="$pacman gcc" ;;
+		rclone) brew="$brew rclone" dnf="$dnf rclone" apk="$apk rclone" pacman="$pacman rclone" ;;
+		awscli) brew="$brew awscli" dnf="$dnf awscli2" apk="$apk aws-cli" pacman="$pacman aws-cli" ;;
 		rabbitmq-server) brew="$brew rabbitmq" dnf="$dnf rabbitmq-server" apk="$apk rabbitmq-server" pacman="$pacman rabbitmq" ;;
 		libc6-dev) dnf="$dnf glibc-devel" apk="$apk musl-dev" ;;
 		esac
@@ -296,6 +305,11 @@ bench-engine)
 	check_rabbit
 	install
 	;;
+bench-clone)
+	check_go
+	check_copiers
+	install
+	;;
 torture)
 	check_go
 	check_ip
@@ -324,7 +338,7 @@ check)
 	build_s3
 	;;
 *)
-	printf 'usage: scripts/setup.sh runtime|test|bench|bench-engine|torture|check\n' >&2
+	printf 'usage: scripts/setup.sh runtime|test|bench|bench-engine|bench-clone|torture|check\n' >&2
 	exit 2
 	;;
 esac

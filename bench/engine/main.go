@@ -53,6 +53,7 @@ import (
 	"time"
 
 	"myrmidon"
+	"myrmidon/bench/internal/quiet"
 	"myrmidon/engine/jetstream"
 )
 
@@ -149,21 +150,21 @@ func run(ctx context.Context, f flags) (misses int, err error) {
 // round measures all that is measured in each round. What compares comes first, side by
 // side.
 func (g *figures) round(ctx context.Context, dir string, peer *rabbit, n int) error {
-	settle(ctx)
+	quiet.Settle(ctx)
 	ours, err := ourRound(ctx, dir, jetstream.Power, n)
 	if err != nil {
 		return err
 	}
 	g.power = append(g.power, ours)
 	if peer != nil {
-		settle(ctx)
+		quiet.Settle(ctx)
 		theirs, err := peer.round(ctx, n)
 		if err != nil {
 			return err
 		}
 		g.peer = append(g.peer, theirs)
 	}
-	settle(ctx)
+	quiet.Settle(ctx)
 	if ours, err = ourRound(ctx, dir, jetstream.Process, n); err != nil {
 		return err
 	}

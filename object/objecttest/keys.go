@@ -157,6 +157,65 @@ func testListEnds(t *testing.T, s object.Store, _ Options) {
 	}
 }
 
+// testPages compares Page with List, for stores that have it.
+func testPages(t *testing.T, s object.Store, _ Options) {
+	p, ok := s.(object.Pager)
+	if !ok {
+		t.Skip("the store is no object.Pager")
+	}
+	page, more, err := p.Page(t.Context(), "", "", 0)
+	if err != nil || len(page) > 0 || more {
+		t.Errorf("Page of an empty store: %d objects, more %v, %v; want none", len(page), more, err)
+	}
+	var all []string
+	for i := range 23 {
+		all = append(all, fmt.Sprintf("a/%02d", i), fmt.Sprintf("b-%02d", i))
+	}
+	all = append(all, "日本/語", "ü", "z/\U0001F41C")
+	for _, key := range all {
+		put(t, s, key, key)
+	}
+	for _, prefix := range []string{"", "a", "a/", "a/1", "b-2", "c", "日"} {
+		for _, after := range []string{"", "a", "a/07", "a/07\x00", "a/99", "b-", "b-22", "z", "\xff"} {
+			for _, most := range []int{0, 1, 2, 7, 23, object.MaxPage} {
+				checkPages(t, p, keys(t, s, prefix, after), prefix, after, most)
+			}
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, _, err := p.Page(ctx, "", "", 0); !errors.Is(err, context.Canceled) {
+		t.Errorf("Page with an ended context: %v, want context.Canceled", err)
+	}
+}
+
+// checkPages reads page after page behind after, which should give want.
+func checkPages(t *testing.T, p object.Pager, want []string, prefix, after string, most int) {
+	t.Helper()
+	what := fmt.Sprintf("Page(%q, %q, %d)", prefix, after, most)
+	size, got := most, []string{}
+	if size == 0 {
+		size = object.MaxPage
+	}
+	for range len(want) + 2 {
+		page, more, err := p.Page(t.Context(), prefix, after, most)
+		if err != nil || len(page) > size {
+			t.Fatalf("%s: %d objects, %v", what, len(page), err)
+		}
+		for _, info := range page {
+			if info.Size != int64(len(info.Key)) {
+				t.Errorf("%s: %q has %d bytes, want %d", what, info.Key, info.Size, len(info.Key))
+			}
+			got = append(got, info.Key)
+			after = info.Key
+		}
+		if !more {
+			break
+		}
+	}
+	same(t, what, got, want)
+}
+
 func testSpecialKeys(t *testing.T, s object.Store, _ Options) {
 	special := []string{
 		"a b/c d", " leading", "trailing ", "100%", "%2F", "a%2Fb", "a+b", "a&b=c?d#e", "ünï/cödé", "e\u0301", "\u00e9",

@@ -61,6 +61,7 @@ func Run(t *testing.T, open func(t *testing.T) object.Store, opt Options) {
 		{"a listing keeps to prefix and after", testListBounds},
 		{"a long listing can be continued anywhere", testListLong},
 		{"a listing ends when its reader or context does", testListEnds},
+		{"pages are pieces of the listing", testPages},
 		{"a deleted object is gone, and its neighbours stay", testDelete},
 		{"a copy has the bytes and attributes of its source", testCopy},
 		{"a key is not both an object and a folder", testFolders},
