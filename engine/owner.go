@@ -262,6 +262,7 @@ func (r *Run) work() error {
 		progress: r.progress,
 		held:     &r.held,
 		decorate: r.cfg.Decorate,
+		sole:     true,
 	})
 	return w.run(r.drain, r.kill, r.stopKill)
 }

@@ -48,7 +48,10 @@ type workerConfig struct {
 	priority   func() int // of its pulls, 0 to 9; nil: 0
 	decorate   func(ctx context.Context, kind string) context.Context
 	lease      time.Duration
-	log        *slog.Logger
+	// sole says that nobody else pulls jobs: what this worker has pulled and not begun it
+	// then keeps while their leases last, since given back they would only come again.
+	sole bool
+	log  *slog.Logger
 }
 
 // runView is what a worker knows of the runs whose jobs it is handed.
@@ -214,7 +217,7 @@ func (w *worker) loop(drain, kill context.Context, jobs, hands *sync.WaitGroup, 
 }
 
 // slot waits for a slot, unless drain ends. Jobs that were pulled wait with it for a
-// moment only: another worker may be free.
+// moment only: another worker, if there is one, may be free.
 func (w *worker) slot(drain context.Context, fail chan error) (ok bool, err error) {
 	select {
 	case err := <-fail:
@@ -223,7 +226,11 @@ func (w *worker) slot(drain context.Context, fail chan error) (ok bool, err erro
 		return true, nil
 	default:
 	}
-	timer := time.NewTimer(readyTime)
+	patience := readyTime
+	if w.sole {
+		patience = w.lease / 3
+	}
+	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	for {
 		select {

@@ -81,7 +81,7 @@ type walk struct {
 // lister is one range of a walk.
 type lister struct {
 	cursor Cursor
-	busy   bool // asking, or in fn
+	busy   bool    // asking, or in fn
 	left   float64 // cursor.Left, as of its last page or split, within reason
 	parent *lister // what it was split off, until it has had a page
 	// Without a budget a range may be split again after patience pages; since counts.
