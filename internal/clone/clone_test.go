@@ -318,6 +318,29 @@ func etag(t *testing.T, s object.Store, key string) string {
 	return info.ETag
 }
 
+func TestWhatStreamedObjectsCannotBeGivenIsRefused(t *testing.T) {
+	for name, opts := range map[string]object.ImportOptions{
+		"tags": {Tags: map[string]string{"a": "b"}}, "no tags": {Tags: map[string]string{}}, "a class": {StorageClass: "GLACIER"},
+		"metadata": {Replace: true, Metadata: map[string]string{"a": "b"}}, "encryption": {Encryption: "AES256"}, "an ACL": {ACL: "private"},
+	} {
+		src, dst, all := stores()
+		put(t, src, nil, "a")
+		d := newDrive(t, Spec{Source: "src", Destination: "dst", Copy: opts}, all)
+		if err := d.run(t.Context()); !myrmidon.IsPermanent(err) || myrmidon.Hint(err) == "" || len(contents(t, dst)) > 0 {
+			t.Errorf("%s: %v, and %v", name, err, contents(t, dst))
+		}
+	}
+	src, dst, all := stores()
+	put(t, src, nil, "a")
+	d := newDrive(t, Spec{Source: "src", Destination: "dst", Copy: object.ImportOptions{Replace: true, Attrs: object.Attrs{CacheControl: "no-cache"}}}, all)
+	if err := d.run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := dst.Head(t.Context(), "a"); err != nil || info.CacheControl != "no-cache" {
+		t.Errorf("the copy has %+v, %v", info, err)
+	}
+}
+
 func TestSpecsThatAreRefused(t *testing.T) {
 	good := Spec{Source: "a", Destination: "b", Compare: CompareTime}
 	for name, change := range map[string]func(*Spec){

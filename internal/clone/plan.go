@@ -3,6 +3,7 @@ package clone
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"regexp"
 
@@ -47,6 +48,11 @@ func (w *worker) planStep(ctx context.Context, step myrmidon.Step) (myrmidon.Sli
 	switch step.Phase {
 	case phaseCopy:
 		kind, choose = KindCopy, spec.toCopy
+		if step.Shard == 0 && c.At.Pages == 0 {
+			if err := w.canSet(&spec); err != nil {
+				return myrmidon.Slice{}, err
+			}
+		}
 	case phaseVerify:
 		kind, choose = KindVerify, spec.toCheck
 		if spec.Verify == VerifyNone {
@@ -64,6 +70,29 @@ func (w *worker) planStep(ctx context.Context, step myrmidon.Step) (myrmidon.Sli
 		}
 	}
 	return w.slice(ctx, &spec, c, kind, choose)
+}
+
+// canSet refuses what only a service that copies by itself can give to an object: streamed
+// objects would be without it, and nobody told.
+func (w *worker) canSet(s *Spec) error {
+	o := s.Copy
+	if o.Tags == nil && len(o.Metadata) == 0 && o.StorageClass == "" && o.Encryption == "" && o.ACL == "" {
+		return nil
+	}
+	src, err := w.open(s.Source)
+	if err != nil {
+		return err
+	}
+	dst, err := w.open(s.Destination)
+	if err != nil {
+		return err
+	}
+	if im, ok := dst.(object.Importer); ok && im.CanImport(src) {
+		return nil
+	}
+	return myrmidon.Permanent(myrmidon.WithHint(
+		errors.New("user metadata, tags, storage class, encryption and ACL can be set only between buckets of one endpoint and profile"),
+		"leave these flags away, or set the destination bucket's defaults"))
 }
 
 // slice plans the next pages of a range.

@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"sync"
 
 	"myrmidon"
 	"myrmidon/object"
@@ -48,7 +49,12 @@ func (w *worker) pager(address string) (object.Pager, error) {
 // last page of the range come the destination's last objects.
 func (s *scan) page(ctx context.Context, visit func(src, dst *object.Info) error) error {
 	at := s.cursor.Range
+	var both sync.WaitGroup
+	both.Go(func() {
+		_, _, _ = s.dst.Page(ctx, at.Prefix, at.After, 0) // the reader keeps it; what failed is asked for again
+	})
 	page, more, err := s.src.Page(ctx, at.Prefix, at.After, 0)
+	both.Wait()
 	if err != nil {
 		return fmt.Errorf("list the source: %w", err)
 	}
