@@ -51,10 +51,20 @@ func TestAddressesThatOverlap(t *testing.T) {
 		one, two string
 		apart    bool
 	}{
-		{"/srv/a", "/srv/b", true}, {"/srv/a", "/srv/ab", true}, {"/srv/a", "/srv/a", false}, {"/srv/a", "/srv/a/b", false}, {"/srv/a/b", "/srv/a", false},
-		{"s3://one", "s3://two", true}, {"s3://one/a", "s3://one/ab", true}, {"s3://one/a", "s3://one/b", true}, {"s3://one", "s3://one/a", false},
-		{"s3://one/a/", "s3://one/a", false}, {"s3://one/a/b", "s3://one/a/", false}, {"s3://one", "/srv/one", true},
-		{"s3://one?endpoint=http://x:1", "s3://one", true}, {"s3://one?profile=p", "s3://one/a?profile=q", false},
+		{"/srv/a", "/srv/b", true},
+		{"/srv/a", "/srv/ab", true},
+		{"/srv/a", "/srv/a", false},
+		{"/srv/a", "/srv/a/b", false},
+		{"/srv/a/b", "/srv/a", false},
+		{"s3://one", "s3://two", true},
+		{"s3://one/a", "s3://one/ab", true},
+		{"s3://one/a", "s3://one/b", true},
+		{"s3://one", "s3://one/a", false},
+		{"s3://one/a/", "s3://one/a", false},
+		{"s3://one/a/b", "s3://one/a/", false},
+		{"s3://one", "/srv/one", true},
+		{"s3://one?endpoint=http://x:1", "s3://one", true},
+		{"s3://one?profile=p", "s3://one/a?profile=q", false},
 	} {
 		if err := Apart(tt.one, tt.two); (err == nil) != tt.apart {
 			t.Errorf("%s and %s: %v", tt.one, tt.two, err)

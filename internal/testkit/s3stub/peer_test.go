@@ -2,6 +2,7 @@ package s3stub
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -163,6 +164,11 @@ func TestLikeVersitygw(t *testing.T) {
 				ids[i] = m[1]
 			}
 			got[i] = a.said(x.method)
+			if strings.HasSuffix(x.path, "?tagging") { // in which order tags are told means nothing
+				tags := strings.Split(got[i].Body+" ", "<Key>")
+				slices.Sort(tags)
+				got[i].Body = strings.Join(tags, "<Key>")
+			}
 		}
 		if d := cmp.Diff(got[1], got[0]); d != "" {
 			t.Errorf("%s %s %q (-versitygw +s3stub):\n%s", x.method, x.path, x.header, d)
