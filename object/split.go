@@ -19,8 +19,9 @@ import (
 // Where to cut is guessed from the keys read, byte by byte and without regard to "/":
 //
 //	keys read   obj-00000000 … obj-00000999, which share the prefix obj-00000
-//	deeper      is anything behind obj-0000*, obj-00*, obj-*? Cuts are made there by
-//	            binary search over the length, each by handing out what lies behind
+//	deeper      where all keys read share more than the range's ends do, nothing is
+//	            known of what follows them: all behind obj-00000* is handed out whole,
+//	            and its first key shows where keys part next
 //	across      where keys are known to part (obj-0001… has been seen as well),
 //	            the range is cut into equal parts, counting in the bytes seen there
 //

@@ -260,6 +260,9 @@ func (c *carrier) one(ctx context.Context, t task) {
 	c.report(rep)
 }
 
+// settled is how old a folder is whose maker has locked it, if it lives.
+const settled = time.Minute
+
 // workFolder makes a temporary folder for the jobs of this process, and removes those of
 // processes that are gone: a folder's owner holds a lock on it.
 func workFolder() (dir string, remove func() error, err error) {
@@ -268,6 +271,10 @@ func workFolder() (dir string, remove func() error, err error) {
 		return "", nil, err
 	}
 	for _, old := range left {
+		// A folder that was just made may not have been locked yet.
+		if info, err := os.Stat(old); err != nil || time.Since(info.ModTime()) < settled {
+			continue
+		}
 		lock, err := lockWorkFolder(old)
 		if err != nil {
 			continue // its owner is at work, or it is not ours
