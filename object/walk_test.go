@@ -206,6 +206,9 @@ func measure(t *testing.T, k *keyed) (requests int, speedup float64) {
 }
 
 func TestWalkIsFastAndCheap(t *testing.T) {
+	if raced {
+		t.Skip("a simulation by one goroutine: the race detector finds nothing in it, and takes minutes")
+	}
 	for _, test := range []struct {
 		n              int
 		layouts        func(n int) []layout
