@@ -150,6 +150,11 @@ func newBackend(lease time.Duration, log *slog.Logger) *Backend {
 	return b
 }
 
+// smallStream is the limit that our own server's stream is made with, and is taken off at
+// once: a stream that may be of this size is stored in files of 4 MiB instead of 8. The
+// server keeps in memory what it wrote into files during the last 10 s.
+const smallStream = 16 << 20
+
 // use prepares what a connection needs: the stream, the blobs and the gathering of commits.
 func (b *Backend) use(ctx context.Context, conn *nats.Conn) (err error) {
 	b.conn = conn
@@ -160,19 +165,27 @@ func (b *Backend) use(ctx context.Context, conn *nats.Conn) (err error) {
 	if b.js, err = jetstream.New(conn, jetstream.WithDefaultTimeout(requestTimeout)); err != nil {
 		return err
 	}
-	b.stream, err = b.js.CreateStream(ctx, jetstream.StreamConfig{
+	cfg := jetstream.StreamConfig{
 		Name:               streamName,
 		Subjects:           []string{jobs + ">", retries + ">", held + ">", plans + ">", events + ">"},
 		Replicas:           b.replicas,
 		AllowAtomicPublish: true,
 		AllowDirect:        true,
-	})
+	}
+	if b.embedded != nil {
+		cfg.MaxBytes = smallStream
+	}
+	b.stream, err = b.js.CreateStream(ctx, cfg)
 	if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
 		b.stream, err = b.js.Stream(ctx, streamName)
 		if err == nil && !b.stream.CachedInfo().Config.AllowAtomicPublish {
 			err = myrmidon.WithHint(fmt.Errorf("stream %s exists and does not allow atomic batches", streamName),
 				"it was made by another program: rename it, or give myrmidon an account of its own")
 		}
+	}
+	if err == nil && b.embedded != nil && b.stream.CachedInfo().Config.MaxBytes > 0 {
+		cfg.MaxBytes = -1
+		b.stream, err = b.js.UpdateStream(ctx, cfg)
 	}
 	if err != nil {
 		return err

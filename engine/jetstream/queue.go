@@ -187,6 +187,9 @@ func (b *Backend) replay(ctx context.Context, subject string, after, end uint64,
 	}
 }
 
+// replayAhead is how many messages wait for their reader: the largest have some 30 KiB.
+const replayAhead = 128
+
 // replayOnce is replay by one consumer, which keeps in after where it stands. If there is
 // an end, it returns errStalled when nothing has come for wait.
 func (b *Backend) replayOnce(ctx context.Context, subject string, after *uint64, end uint64, wait time.Duration, fn func(seq uint64, data []byte) error) error {
@@ -199,7 +202,7 @@ func (b *Backend) replayOnce(ctx context.Context, subject string, after *uint64,
 		return b.explain(err)
 	}
 	// The heartbeat tells within seconds that the server which served us is gone.
-	iter, err := cons.Messages(jetstream.PullExpiry(10*time.Second), jetstream.PullHeartbeat(readHeartbeat))
+	iter, err := cons.Messages(jetstream.PullExpiry(10*time.Second), jetstream.PullHeartbeat(readHeartbeat), jetstream.PullMaxMessages(replayAhead))
 	if err != nil {
 		return b.explain(err)
 	}

@@ -26,46 +26,79 @@ type Evidence struct {
 	Millis      int64  `json:"ms"`
 }
 
+// opened is a job's task with its stores.
+type opened struct {
+	task
+	src, dst object.Store
+}
+
+func (w *worker) opened(job myrmidon.Job) (*opened, error) {
+	t, err := read[task]("job", job.Spec)
+	if err == nil && uint32(len(t.Objects)) != job.Count {
+		err = myrmidon.Permanent(fmt.Errorf("clone: a job of %d items names %d objects", job.Count, len(t.Objects)))
+	}
+	if err != nil {
+		return nil, err
+	}
+	src, err := w.open(t.Source)
+	if err != nil {
+		return nil, err
+	}
+	dst, err := w.open(t.Destination)
+	return &opened{t, src, dst}, err
+}
+
 // each does a thing with every object of a job, side by side, as many at a time as the
 // destination takes, and gathers what came of them. The job fails only with ctx.
-func (w *worker) each(ctx context.Context, job myrmidon.Job, do func(ctx context.Context, t *task, o object.Info, moved *atomic.Int64) (Evidence, error)) (myrmidon.Result, error) {
-	t, err := read[task]("job", job.Spec)
+func (w *worker) each(ctx context.Context, job myrmidon.Job, do func(ctx context.Context, t *opened, o object.Info, moved *atomic.Int64) (Evidence, error)) (myrmidon.Result, error) {
+	t, err := w.opened(job)
 	if err != nil {
 		return myrmidon.Result{}, err
 	}
-	if uint32(len(t.Objects)) != job.Count {
-		return myrmidon.Result{}, myrmidon.Permanent(fmt.Errorf("clone: a job of %d items names %d objects", job.Count, len(t.Objects)))
-	}
 	begun := time.Now().UTC()
-	permits := limit.Of(ctx, limit.Destination(t.Destination))
-	var (
-		wg    sync.WaitGroup
-		moved atomic.Int64
-		items = make([]myrmidon.ItemResult, 0, job.Len())
-	)
+	var moved atomic.Int64
+	items := make([]myrmidon.ItemResult, 0, job.Len())
 	for i := range job.Items() {
 		items = append(items, myrmidon.ItemResult{Index: i})
 	}
+	one := func(it *myrmidon.ItemResult) limit.Outcome {
+		o := t.Objects[it.Index-job.First].info()
+		start := time.Now()
+		e, err := do(ctx, t, o, &moved)
+		it.Name, it.Bytes = o.Key, o.Size
+		if err != nil {
+			it.Error = myrmidon.AsFailure(err)
+			return outcome(err)
+		}
+		e.Attempts, e.Millis = job.Attempt, time.Since(start).Milliseconds()
+		it.Note, _ = json.Marshal(e) // strings and numbers
+		return limit.OK
+	}
+	// A goroutine goes on with the next object: a new one would have to grow its stack first.
+	type permitted struct {
+		it     *myrmidon.ItemResult
+		permit limit.Permit
+	}
+	var wg sync.WaitGroup
+	next := make(chan permitted)
+	permits := limit.Of(ctx, limit.Destination(t.Destination))
 	for n := range items {
-		it := &items[n]
 		permit, err := permits.Acquire(ctx)
 		if err != nil {
 			break // ctx has ended: said below
 		}
-		wg.Go(func() {
-			o := t.Objects[it.Index-job.First].info()
-			start := time.Now()
-			e, err := do(ctx, &t, o, &moved)
-			permit.Release(outcome(err))
-			it.Name, it.Bytes = o.Key, o.Size
-			if err != nil {
-				it.Error = myrmidon.AsFailure(err)
-				return
-			}
-			e.Attempts, e.Millis = job.Attempt, time.Since(start).Milliseconds()
-			it.Note, _ = json.Marshal(e) // strings and numbers
-		})
+		p := permitted{&items[n], permit}
+		select {
+		case next <- p:
+		default:
+			wg.Go(func() {
+				for ok := true; ok; p, ok = <-next {
+					p.permit.Release(one(p.it))
+				}
+			})
+		}
 	}
+	close(next)
 	wg.Wait()
 	if err := ctx.Err(); err != nil {
 		return myrmidon.Result{}, err
@@ -91,15 +124,8 @@ func (w *worker) copy(ctx context.Context, job myrmidon.Job) (myrmidon.Result, e
 	return w.each(ctx, job, w.copyOne)
 }
 
-func (w *worker) copyOne(ctx context.Context, t *task, o object.Info, moved *atomic.Int64) (Evidence, error) {
-	src, err := w.open(t.Source)
-	if err != nil {
-		return Evidence{}, err
-	}
-	dst, err := w.open(t.Destination)
-	if err != nil {
-		return Evidence{}, err
-	}
+func (w *worker) copyOne(ctx context.Context, t *opened, o object.Info, moved *atomic.Int64) (Evidence, error) {
+	src, dst := t.src, t.dst
 	e := Evidence{Action: "copy", Source: o.ETag}
 	if myrmidon.IsRepeat(ctx) && t.Compare != CompareNone {
 		// Whoever was killed may have copied it: the listing did not have it so.
@@ -199,25 +225,19 @@ func (s *steady) Read(p []byte) (int, error) {
 
 // remove is the handler of [KindDelete].
 func (w *worker) remove(ctx context.Context, job myrmidon.Job) (myrmidon.Result, error) {
-	t, err := read[task]("job", job.Spec)
-	if err != nil {
-		return myrmidon.Result{}, err
-	}
-	dst, err := w.open(t.Destination)
+	t, err := w.opened(job)
 	if err != nil {
 		return myrmidon.Result{}, err
 	}
 	var keys []string
 	for i := range job.Items() {
-		if int(i-job.First) < len(t.Objects) {
-			keys = append(keys, string(t.Objects[i-job.First].Key))
-		}
+		keys = append(keys, string(t.Objects[i-job.First].Key))
 	}
-	failed, err := Remove(ctx, dst, keys)
+	failed, err := Remove(ctx, t.dst, keys)
 	if err != nil {
 		return myrmidon.Result{}, err
 	}
-	return w.each(ctx, job, func(_ context.Context, _ *task, o object.Info, _ *atomic.Int64) (Evidence, error) {
+	return w.each(ctx, job, func(_ context.Context, _ *opened, o object.Info, _ *atomic.Int64) (Evidence, error) {
 		return Evidence{Action: "delete", Destination: o.ETag}, failed[o.Key]
 	})
 }
@@ -249,20 +269,12 @@ func (w *worker) check(ctx context.Context, job myrmidon.Job) (myrmidon.Result, 
 	return w.each(ctx, job, w.checkOne)
 }
 
-func (w *worker) checkOne(ctx context.Context, t *task, o object.Info, moved *atomic.Int64) (Evidence, error) {
-	src, err := w.open(t.Source)
-	if err != nil {
-		return Evidence{}, err
-	}
-	dst, err := w.open(t.Destination)
-	if err != nil {
-		return Evidence{}, err
-	}
-	a, err := digest(ctx, src, o.Key, moved)
+func (w *worker) checkOne(ctx context.Context, t *opened, o object.Info, moved *atomic.Int64) (Evidence, error) {
+	a, err := digest(ctx, t.src, o.Key, moved)
 	if err != nil {
 		return Evidence{}, gone(o.Key, fmt.Errorf("verify: read the source: %w", err))
 	}
-	b, err := digest(ctx, dst, o.Key, moved)
+	b, err := digest(ctx, t.dst, o.Key, moved)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Evidence{}, myrmidon.Permanent(myrmidon.WithHint(fmt.Errorf("%q is not in the destination", o.Key), "run the clone again"))
 	}

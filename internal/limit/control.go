@@ -49,6 +49,7 @@ type control struct {
 	rest    int     // windows until the next trial
 	restLen int     // how long the last rest was
 	down    bool    // whether the next trial is downward
+	again   bool    // the window is the second one at a limit that did not pay in the first
 	dive    int     // by how many eighths; doubled, up to 4, as long as it costs nothing
 	settle  bool    // the window is not judged: what is under way began at another limit
 	served  bool    // something succeeded since the last cut
@@ -97,7 +98,7 @@ func (c *control) window() {
 	c.start, c.slackAt = now, now
 	c.n, c.best, c.pushes, c.slack = 0, 0, 0, 0
 	switch {
-	case c.phase == climbing:
+	case c.phase == climbing && !c.again:
 		c.need = max(c.limit, 8)
 	case c.settle:
 		c.need = max(c.limit, 4)
@@ -118,7 +119,7 @@ func (c *control) completed() {
 	c.served, c.pause = true, 0
 	c.n++
 	from := c.need / 2
-	if c.phase != climbing {
+	if c.phase != climbing || c.again {
 		from = c.need - c.need/4
 	}
 	if c.n > 1 && c.n < from {
@@ -155,11 +156,15 @@ func (c *control) judge(rate float64) {
 	}
 	switch c.phase {
 	case climbing:
-		if c.rate > 0 && !c.pays(rate) {
+		switch {
+		case c.rate == 0 || c.pays(rate):
+			c.climb(rate)
+		case !c.again:
+			// New permits cost once what later ones do not: connections are made for them.
+			c.again = true
+		default:
 			c.restAt(c.clamp(rate/c.each, c.limit), shortRest)
-			return
 		}
-		c.climb(rate)
 	case resting:
 		switch {
 		case c.rate == 0:
@@ -212,9 +217,11 @@ func (c *control) clamp(knee float64, top int) int {
 // climb accepts the limit and doubles it, or goes half of the way to where the last
 // push-back was. Where there is nothing to climb it rests.
 func (c *control) climb(rate float64) {
-	c.phase = climbing
+	if !c.again || c.each == 0 { // a burst that is seen twice tells too much
+		c.each = max(c.each, rate/float64(c.limit))
+	}
+	c.phase, c.again = climbing, false
 	c.base, c.rate = c.limit, rate
-	c.each = max(c.each, rate/float64(c.limit))
 	next, near := c.above(c.base)
 	if near || next == c.limit {
 		c.restAt(c.limit, shortRest)
@@ -264,7 +271,7 @@ func (c *control) restAt(limit, windows int) {
 	if moved(limit, c.base) {
 		windows = shortRest
 	}
-	c.phase, c.settle = resting, true
+	c.phase, c.settle, c.again = resting, true, false
 	c.limit, c.base = limit, limit
 	c.rate, c.each = 0, 0
 	c.restLen = min(max(windows, shortRest), longRest)

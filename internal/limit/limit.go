@@ -17,7 +17,8 @@
 // destination completes in a second, and what it pushes back.
 //
 //   - Climb: from [Config].Start the limit doubles each round trip as long as that
-//     pays, that is, while doubling it raises the throughput by half or more.
+//     pays, that is, while doubling it raises the throughput by half or more in one of
+//     two round trips: in the first, connections are made.
 //   - Rest: at the limit that just gives the full throughput (by Little's law: the
 //     throughput, times what one request takes where none queues) it stays for 8
 //     round trips, then 16, 32 and 64, and tries in turn a quarter more and an eighth

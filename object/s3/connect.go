@@ -27,8 +27,10 @@ const (
 	attempts = 5
 	// idleConnections are kept for the next request: as many as requests are under
 	// way in a busy process.
-	idleConnections = 512
-	connBuffer      = 32 << 10
+	idleConnections = 1280
+	// connBuffer is what a connection holds for each direction, for as long as it is kept:
+	// enough for headers and small documents. Longer bodies are read and written past it.
+	connBuffer = 4 << 10
 )
 
 // connect makes the client.
