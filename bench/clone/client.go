@@ -102,6 +102,15 @@ func (c *client) cloneCommand(url string) []string {
 	return []string{"clone", from, into, "-q"}
 }
 
+// uploadCommand is the command that copies a folder into a bucket.
+func (c *client) uploadCommand(url, folder string) []string {
+	into := "s3://" + intoBucket
+	if c.name == "s5cmd" {
+		return []string{"--endpoint-url", url, "--log", "error", "cp", folder + "/", into + "/"}
+	}
+	return []string{"clone", folder, into, "-q"}
+}
+
 // duCommand is the command that counts a bucket's objects.
 func (c *client) duCommand(url string) []string {
 	if c.name == "s5cmd" {
@@ -111,8 +120,8 @@ func (c *client) duCommand(url string) []string {
 }
 
 // environment is this process's without what would lead a client elsewhere, and with
-// what leads it to the stub. home is an empty folder for its files.
-func environment(s *stub, home string) []string {
+// what leads it to a server. home is an empty folder for its files.
+func environment(url string, server []string, home string) []string {
 	var env []string
 	for _, v := range os.Environ() {
 		name, _, _ := strings.Cut(v, "=")
@@ -123,11 +132,15 @@ func environment(s *stub, home string) []string {
 			env = append(env, v)
 		}
 	}
-	env = append(env, s.Env...)
+	for _, v := range server {
+		if v != "AWS_PROFILE=" { // awscli takes it for a profile without a name
+			env = append(env, v)
+		}
+	}
 	return append(env,
 		"HOME="+home, "MYRMIDON_STATE="+filepath.Join(home, "state"),
 		"RCLONE_CONFIG="+filepath.Join(home, "rclone.conf"), "RCLONE_CONFIG_STUB_TYPE=s3", "RCLONE_CONFIG_STUB_PROVIDER=Other",
-		"RCLONE_CONFIG_STUB_ENV_AUTH=true", "RCLONE_CONFIG_STUB_REGION=us-east-1", "RCLONE_CONFIG_STUB_ENDPOINT="+s.URL)
+		"RCLONE_CONFIG_STUB_ENV_AUTH=true", "RCLONE_CONFIG_STUB_REGION=us-east-1", "RCLONE_CONFIG_STUB_ENDPOINT="+url)
 }
 
 // figure is what one command took.
@@ -160,13 +173,10 @@ func measure(ctx context.Context, dir string, c *client, set objects, copying bo
 	if copying {
 		args = c.cloneCommand(s.URL)
 	}
-	cmd := exec.CommandContext(ctx, c.path, args...)
 	var stdout, stderr bytes.Buffer
-	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = home, environment(s, home), &stdout, &stderr
-	cmd.Cancel, cmd.WaitDelay = func() error { return cmd.Process.Signal(syscall.SIGTERM) }, 10*time.Second
-	start := time.Now()
-	err = cmd.Run()
-	f.Wall = time.Since(start)
+	cmd := c.command(ctx, home, environment(s.URL, s.Env, home), args)
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	f, err = timed(cmd)
 	var stubErr error
 	f.Asked, stubErr = s.finish()
 	if err = errors.Join(err, stubErr); err == nil && copying {
@@ -177,9 +187,27 @@ func measure(ctx context.Context, dir string, c *client, set objects, copying bo
 	if err != nil {
 		return f, fmt.Errorf("%s %s, %d objects: %w\n%s", c.name, strings.Join(args, " "), set.N, err, lastLines(stderr.String(), 10))
 	}
-	f.CPU = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
-	f.RSS = residentPeak(cmd.ProcessState)
 	return f, nil
+}
+
+// command is a client's process, which a signal ends.
+func (c *client) command(ctx context.Context, home string, env, args []string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, c.path, args...)
+	cmd.Dir, cmd.Env = home, env
+	cmd.Cancel, cmd.WaitDelay = func() error { return cmd.Process.Signal(syscall.SIGTERM) }, 10*time.Second
+	return cmd
+}
+
+// timed runs a process and returns what it took.
+func timed(cmd *exec.Cmd) (f figure, err error) {
+	start := time.Now()
+	err = cmd.Run()
+	f.Wall = time.Since(start)
+	if cmd.ProcessState != nil {
+		f.CPU = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
+		f.RSS = residentPeak(cmd.ProcessState)
+	}
+	return f, err
 }
 
 // lastLines returns the end of what a client complained of: it may be a line an object.

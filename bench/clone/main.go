@@ -31,6 +31,8 @@
 //
 //	clone 7,500     in 195 prefixes, by all clients
 //	clone 100,000   in 20,000 prefixes, ours and s5cmd
+//	clone and upload 1.3 GB   7,500 objects with their bytes, in a bucket and in a folder, by
+//	                versitygw, which keeps objects as files; ours and s5cmd
 //	du 1 M, flat    one prefix, ours and s5cmd
 //	du 10 M         ours, once: its memory has a bound
 //	clone 1 M       in 200,000 prefixes, ours, once, with -large: it completes

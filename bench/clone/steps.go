@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -16,8 +17,11 @@ type step struct {
 	copying bool
 	once    bool // measured in the first round only, without peers
 	large   bool // measured with -large only
+	real    bool // the server is versitygw, with real bytes
+	upload  bool // real, from a folder
 	// times are the peers, and how many times longer than ours each is to take.
 	times map[string]float64
+	saves float64 // how many times less CPU ours takes than the first of times; 0 asks for nothing
 	cpu   float64 // us an object that ours may take; 0 asks for nothing, as below
 	rss   float64 // MB
 	lists float64 // requests of ours for 1,000 keys
@@ -34,6 +38,14 @@ func steps(quick bool) []step {
 			name: "clone 100,000", set: objects{N: 100_000, Prefixes: 20_000, Size: 170_000}, copying: true,
 			times: map[string]float64{"s5cmd": 2.5},
 		},
+		{
+			name: "clone 1.3 GB, real bytes", set: objects{N: 7_500, Prefixes: 195, Size: 170_000}, real: true,
+			times: map[string]float64{"s5cmd": 1}, saves: 2,
+		},
+		{
+			name: "upload 1.3 GB, real bytes", set: objects{N: 7_500, Prefixes: 195, Size: 170_000}, real: true, upload: true,
+			times: map[string]float64{"s5cmd": 1}, saves: 2,
+		},
 		{name: "du 1 M, flat", set: objects{N: 1_000_000, Prefixes: 1, Size: 170_000}, times: map[string]float64{"s5cmd": 8}, lists: 1.2},
 		{name: "du 10 M", set: objects{N: 10_000_000, Prefixes: 1_000, Size: 170_000}, once: true, rss: 64},
 		{name: "clone 1 M", set: objects{N: 1_000_000, Prefixes: 200_000, Size: 170_000}, copying: true, once: true, large: true},
@@ -41,7 +53,7 @@ func steps(quick bool) []step {
 	if !quick {
 		return all
 	}
-	for i, n := range []int{500, 1_000, 10_000, 50_000, 2_000} {
+	for i, n := range []int{500, 1_000, 100, 100, 10_000, 50_000, 2_000} {
 		s := &all[i]
 		s.name += ", cut"
 		s.set.Prefixes = max(1, s.set.Prefixes*n/s.set.N)
@@ -71,7 +83,7 @@ func order(name string) int {
 }
 
 // round measures a step once, ours and the peers in turn.
-func (r *result) round(ctx context.Context, dir string, c clients, settle bool) error {
+func (r *result) round(ctx context.Context, dir string, c clients, settle bool) (err error) {
 	measured := []*client{c.myrmidon}
 	if !r.step.once {
 		for _, peer := range []*client{c.s5cmd, c.rclone, c.aws} {
@@ -80,16 +92,35 @@ func (r *result) round(ctx context.Context, dir string, c clients, settle bool) 
 			}
 		}
 	}
+	var server *real
+	if r.step.real {
+		at, made := os.MkdirTemp(dir, "real-*")
+		if made != nil {
+			return made
+		}
+		defer func() { err = errors.Join(err, server.end(), os.RemoveAll(at)) }()
+		if server, err = startReal(ctx, at, r.step.set); err != nil {
+			return err
+		}
+	}
 	for _, one := range measured {
 		if settle {
 			quiet.Settle(ctx)
 		}
-		f, err := measure(ctx, dir, one, r.step.set, r.step.copying)
+		var f figure
+		if r.step.real {
+			f, err = measureReal(ctx, dir, one, server, r.step.upload)
+		} else {
+			f, err = measure(ctx, dir, one, r.step.set, r.step.copying)
+		}
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(os.Stderr, "  %s, %s: %.2f s, %.2f s of CPU, %d MB; the stub %.2f s of CPU\n", r.step.name, one.name,
-			f.Wall.Seconds(), f.CPU.Seconds(), f.RSS/1e6, f.Asked.CPU.Seconds())
+		fmt.Fprintf(os.Stderr, "  %s, %s: %.2f s, %.2f s of CPU, %d MB", r.step.name, one.name, f.Wall.Seconds(), f.CPU.Seconds(), f.RSS/1e6)
+		if !r.step.real {
+			fmt.Fprintf(os.Stderr, "; the stub %.2f s of CPU", f.Asked.CPU.Seconds())
+		}
+		fmt.Fprintln(os.Stderr)
 		r.figures[one.name] = append(r.figures[one.name], f)
 	}
 	return nil
@@ -123,8 +154,11 @@ func (r result) rows(peers bool) (rows []row) {
 	for _, name := range names {
 		add("wall", "s", name, r.step.times[name], 0, wall)
 	}
-	add("client's CPU an object", "us", names[0], 0, r.step.cpu, func(f figure) float64 { return f.CPU.Seconds() * 1e6 / n })
+	add("client's CPU an object", "us", names[0], r.step.saves, r.step.cpu, func(f figure) float64 { return f.CPU.Seconds() * 1e6 / n })
 	add("client's memory, peak", "MB", names[0], 0, r.step.rss, func(f figure) float64 { return float64(f.RSS) / 1e6 })
+	if r.step.real {
+		return rows // the server does not count
+	}
 	add("LIST for 1,000 keys", "", names[0], 0, r.step.lists, func(f figure) float64 { return float64(f.requests("LIST")) * 1000 / n })
 	return rows
 }

@@ -134,6 +134,9 @@ func printRequests(to io.Writer, results []result) {
 	w := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
 	fmt.Fprint(w, "\t\tclient\tstub\trequests\n\t\tcores\tcores\t\n")
 	for _, r := range results {
+		if r.step.real {
+			continue // its server does not tell
+		}
 		for _, name := range r.clients() {
 			f := r.figures[name][len(r.figures[name])-1]
 			var verbs []string
