@@ -51,7 +51,7 @@ func (s *Store) DeleteMany(ctx context.Context, keys []string) (failed map[strin
 			switch {
 			case err != nil:
 				failed[key] = err
-			case !fitsXML(full):
+			case !fitsXML(full), hasDots(full): // the latter are looked at by themselves: see dots
 				if err := s.delete(ctx, key, full); err != nil {
 					failed[key] = err
 				}
@@ -109,8 +109,7 @@ func fitsXML(key string) bool {
 }
 
 // anyFull is full for keys that only a bucket can have, as a listing yields them: also with
-// empty parts, and at the end of a folder's marker. Parts "." and ".." are refused, since
-// servers and proxies may take them for folders.
+// empty, "." and ".." parts, and at the end of a folder's marker.
 func (s *Store) anyFull(key string) (string, error) {
 	full := s.prefix + key
 	var why string
@@ -121,8 +120,6 @@ func (s *Store) anyFull(key string) (string, error) {
 		return "", myrmidon.Permanent(fmt.Errorf("s3: key %.40q… is %d bytes long in %s; %d are allowed", key, len(full), s, object.MaxKey))
 	case !utf8.ValidString(key):
 		why = "it is not UTF-8"
-	case hasDots(key):
-		why = `it has a part "." or ".."`
 	}
 	for i := range len(key) {
 		if key[i] == 0 {

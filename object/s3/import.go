@@ -274,15 +274,4 @@ func (s *Store) created(ctx context.Context, f *Store, source, target, to string
 	return in, nil
 }
 
-// hasDots reports whether a key has a part that a folder would take for itself or the one
-// above it.
-func hasDots(key string) bool {
-	for part := range strings.SplitSeq(key, "/") {
-		if part == "." || part == ".." {
-			return true
-		}
-	}
-	return false
-}
-
 var _ object.Importer = (*Store)(nil)
