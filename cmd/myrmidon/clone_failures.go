@@ -99,6 +99,9 @@ func failedItems(home engine.Home) ([]engine.ItemReport, error) {
 			}
 			return out, err
 		}
+		if it.Plan {
+			continue
+		}
 		a := address{it.Phase, it.Shard, it.Index}
 		if i, known := at[a]; known {
 			found[i] = it

@@ -64,11 +64,7 @@ func doubtful(ctx context.Context, src object.Store, permits *limit.Limiter, key
 		mu  sync.Mutex
 		out = make(map[string]error)
 	)
-	_, folder := src.(object.Local)
 	for _, k := range keys {
-		if folder && object.CheckKey(k) != nil {
-			continue // no folder can have it
-		}
 		permit, err := permits.Acquire(ctx)
 		if err != nil {
 			break // ctx has ended: said below
@@ -77,7 +73,7 @@ func doubtful(ctx context.Context, src object.Store, permits *limit.Limiter, key
 			_, err := src.Head(ctx, k)
 			permit.Release(outcome(err))
 			switch {
-			case errors.Is(err, fs.ErrNotExist):
+			case errors.Is(err, fs.ErrNotExist), errors.Is(err, object.ErrKey): // nor could it have it
 				return
 			case err == nil:
 				err = myrmidon.Permanent(myrmidon.WithHint(fmt.Errorf("%q is in the source, whose listing did not have it, and is not deleted", k), "run the clone again"))

@@ -12,7 +12,6 @@ import (
 	sdk "github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
-	"myrmidon"
 	"myrmidon/object"
 )
 
@@ -117,7 +116,7 @@ func (s *Store) anyFull(key string) (string, error) {
 	case key == "":
 		why = "it is empty"
 	case len(full) > object.MaxKey:
-		return "", myrmidon.Permanent(fmt.Errorf("s3: key %.40q… is %d bytes long in %s; %d are allowed", key, len(full), s, object.MaxKey))
+		return "", object.BadKey(fmt.Errorf("s3: key %.40q… is %d bytes long in %s; %d are allowed", key, len(full), s, object.MaxKey))
 	case !utf8.ValidString(key):
 		why = "it is not UTF-8"
 	}
@@ -129,5 +128,5 @@ func (s *Store) anyFull(key string) (string, error) {
 	if why == "" {
 		return full, nil
 	}
-	return "", myrmidon.Permanent(fmt.Errorf("s3: %q cannot be a key: %s", key, why))
+	return "", object.BadKey(fmt.Errorf("s3: %q cannot be a key: %s", key, why))
 }
