@@ -70,6 +70,9 @@ func (s *Store) importAs(ctx context.Context, f *Store, source string, src objec
 		if err == nil {
 			return object.Imported{ETag: strings.Trim(got.etag, `"`), Checksum: got.checksum, Parts: 1, Modified: got.modified}, nil
 		}
+		if isMarker(err) && src.Size == 0 {
+			return s.putMarker(ctx, f, source, src.ETag, target, to, opts)
+		}
 		if !tooLargeToCopy(err) {
 			return object.Imported{}, err
 		}
