@@ -57,7 +57,8 @@ type ItemReport struct {
 	Shard     uint32          `json:"shard"`
 	Index     uint32          `json:"index"`
 	Name      string          `json:"name,omitempty"`
-	State     string          `json:"state"` // done or parked
+	Plan      bool            `json:"plan,omitempty"` // it is no item, but the plan of the shard that failed
+	State     string          `json:"state"`          // done or parked
 	Attempts  uint32          `json:"attempts"`
 	Bytes     int64           `json:"bytes,omitempty"`
 	LastError string          `json:"last_error,omitempty"`
@@ -202,7 +203,7 @@ func (l *itemLines) first(e Event, parked bool, i uint32) bool {
 func (l *itemLines) of(e Event, emit func(ItemReport) error) error {
 	if e.Type == EventPlanned && e.Error != nil {
 		return emit(ItemReport{
-			Phase: l.tracker.phases[e.Phase].Name, Shard: e.Shard, Name: "plan", State: "parked", Attempts: 1,
+			Phase: l.tracker.phases[e.Phase].Name, Shard: e.Shard, Name: "plan", Plan: true, State: "parked", Attempts: 1,
 			LastError: e.Error.Message, Hint: e.Error.Hint, Worker: e.Worker,
 		})
 	}

@@ -314,7 +314,7 @@ func (d *Dir) check(key string) error {
 	if strings.Contains(key, tempPrefix) {
 		for part := range strings.SplitSeq(key, "/") {
 			if isTemp(part) {
-				return myrmidon.Permanent(fmt.Errorf("object: %q cannot be a key: %q names temporary files", key, part))
+				return BadKey(fmt.Errorf("object: %q cannot be a key: %q names temporary files", key, part))
 			}
 		}
 	}

@@ -20,10 +20,21 @@ var ErrRange = errors.New("the range begins outside the object")
 // and found another.
 var ErrChanged = errors.New("the object has changed")
 
+// ErrKey is what the error of a key that a store cannot hold is, as errors.Is has it.
+var ErrKey = errors.New("the store cannot hold this key")
+
+// BadKey marks the error of a key that a store cannot hold: permanent, and ErrKey.
+func BadKey(err error) error { return myrmidon.Permanent(keyError{err}) }
+
+type keyError struct{ error }
+
+func (e keyError) Unwrap() error      { return e.error }
+func (keyError) Is(target error) bool { return target == ErrKey }
+
 // CheckKey says whether key may name an object in every store, folders included.
 // Any byte but NUL may occur in a part, also a backslash, a line break or bytes that
 // are not UTF-8; "." and ".." may not be a part, so that no key leaves its folder.
-// The error is permanent.
+// The error is permanent, and ErrKey.
 func CheckKey(key string) error {
 	var why string
 	switch {
@@ -32,7 +43,7 @@ func CheckKey(key string) error {
 	case len(key) > MaxKey:
 		// The message does not repeat a kilobyte of key.
 		err := fmt.Errorf("object: key %.40q… is %d bytes long; %d are allowed", key, len(key), MaxKey)
-		return myrmidon.Permanent(err)
+		return BadKey(err)
 	case key[0] == '/':
 		why = `it begins with "/"`
 	case strings.IndexByte(key, 0) >= 0:
@@ -50,7 +61,7 @@ func CheckKey(key string) error {
 	if why == "" {
 		return nil
 	}
-	return myrmidon.Permanent(fmt.Errorf("object: %q cannot be a key: %s", key, why))
+	return BadKey(fmt.Errorf("object: %q cannot be a key: %s", key, why))
 }
 
 // TypeOf returns the content type that goes with key's ending, in any case of

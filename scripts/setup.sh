@@ -2,8 +2,8 @@
 # Installs what Myrmidon needs and is not there yet, and says so.
 #
 #   scripts/setup.sh runtime   ffmpeg 5.1 or later
-#   scripts/setup.sh test      + Chromium, Node.js, npm, internal/playback's packages, and
-#                              the servers that tests run against (built from source)
+#   scripts/setup.sh test      + Chromium, Node.js, npm, internal/playback's packages, awscli,
+#                              and the servers that tests run against (built from source)
 #   scripts/setup.sh bench     what the benchmarks need: ffmpeg
 #   scripts/setup.sh bench-engine   RabbitMQ, as programs only: no service is started
 #   scripts/setup.sh bench-clone   rclone and awscli; s5cmd is built by the benchmark
@@ -153,10 +153,15 @@ check_rabbit() {
 	rabbit_here && have epmd || want rabbitmq-server RabbitMQ
 }
 
+# check_aws asks for the client that looks at what a clone has made.
+check_aws() {
+	have aws || want awscli awscli
+}
+
 # check_copiers asks for the peers of bench/clone that distributions have.
 check_copiers() {
 	have rclone || want rclone rclone
-	have aws || want awscli awscli
+	check_aws
 }
 
 # Debian asks this program before it starts a service (invoke-rc.d(8)).
@@ -322,6 +327,7 @@ test)
 	check_chromium
 	check_node
 	check_ip
+	check_aws
 	install
 	! old_node || die "Node.js $(node --version) is older than 18: install a newer one, first on PATH"
 	install_playback
@@ -333,6 +339,7 @@ check)
 	check_ffmpeg
 	check_compiler
 	check_ip
+	check_aws
 	install
 	build_nats
 	build_s3

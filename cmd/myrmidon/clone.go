@@ -355,6 +355,9 @@ func writeReport(home engine.Home, file string) (err error) {
 		if err := dec.Decode(&it); err != nil {
 			return errors.Join(fmt.Errorf("report: %w", err), tmp.Close())
 		}
+		if it.Plan {
+			continue // a listing that failed; the run says so
+		}
 		l := reportLine{Key: it.Name, Size: it.Bytes, State: "done"}
 		if len(it.Note) > 0 {
 			if err := json.Unmarshal(it.Note, &l.Evidence); err != nil {

@@ -223,46 +223,6 @@ func (s *steady) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// remove is the handler of [KindDelete].
-func (w *worker) remove(ctx context.Context, job myrmidon.Job) (myrmidon.Result, error) {
-	t, err := w.opened(job)
-	if err != nil {
-		return myrmidon.Result{}, err
-	}
-	var keys []string
-	for i := range job.Items() {
-		keys = append(keys, string(t.Objects[i-job.First].Key))
-	}
-	failed, err := Remove(ctx, t.dst, keys)
-	if err != nil {
-		return myrmidon.Result{}, err
-	}
-	return w.each(ctx, job, func(_ context.Context, _ *opened, o object.Info, _ *atomic.Int64) (Evidence, error) {
-		return Evidence{Action: "delete", Destination: o.ETag}, failed[o.Key]
-	})
-}
-
-// Remove deletes objects, with a request for each thousand where the store has one. failed
-// says why some are not deleted; the error, why hardly any is.
-func Remove(ctx context.Context, s object.Store, keys []string) (failed map[string]error, err error) {
-	if len(keys) == 0 {
-		return nil, nil
-	}
-	many, ok := s.(interface {
-		DeleteMany(ctx context.Context, keys []string) (failed map[string]error, err error)
-	})
-	if ok {
-		return many.DeleteMany(ctx, keys)
-	}
-	failed = make(map[string]error)
-	for _, k := range keys {
-		if err := s.Delete(ctx, k); err != nil {
-			failed[k] = err
-		}
-	}
-	return failed, ctx.Err()
-}
-
 // check is the handler of [KindVerify]: both objects are read, or looked at again where
 // the listings differ.
 func (w *worker) check(ctx context.Context, job myrmidon.Job) (myrmidon.Result, error) {

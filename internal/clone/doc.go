@@ -20,5 +20,6 @@
 // Every object that the source's listing held and the filters took is copied, skipped
 // because the destination has it, or listed as failed. Nothing is half-copied. Nothing
 // is deleted before the copying of everything has succeeded, nor in a range of keys whose
-// two listings were not complete and in order.
+// two listings were not complete and in order, nor without asking the source for it by its
+// key.
 package clone

@@ -39,7 +39,7 @@ func Workload(cfg Config) myrmidon.Workload {
 	return myrmidon.Workload{
 		Name:    "clone",
 		Version: 1, // raised when Spec, task or cursor changes its shape
-		Phases:  []myrmidon.Phase{{Name: "copy"}, {Name: "verify", AfterFailures: true}, {Name: "delete"}},
+		Phases:  []myrmidon.Phase{{Name: "copy"}, {Name: "verify", AfterFailures: true}, {Name: "delete", Optional: true}},
 		Planner: myrmidon.PlannerFunc(w.planStep),
 		Kinds: []myrmidon.Kind{
 			{Name: KindCopy, Handler: myrmidon.HandlerFunc(w.copy)},

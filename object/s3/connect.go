@@ -98,6 +98,10 @@ func (b *bucket) connect(ctx context.Context, cfg Config, tune func(*sdk.Options
 			b.hot = o
 		}
 	}
+	b.guard.dots.ask = func(ctx context.Context, key string) error {
+		_, err := b.hot.head(ctx, key)
+		return err
+	}
 	return nil
 }
 

@@ -12,7 +12,6 @@ import (
 	sdk "github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
-	"myrmidon"
 	"myrmidon/object"
 )
 
@@ -51,7 +50,7 @@ func (s *Store) DeleteMany(ctx context.Context, keys []string) (failed map[strin
 			switch {
 			case err != nil:
 				failed[key] = err
-			case !fitsXML(full):
+			case !fitsXML(full), hasDots(full): // the latter are looked at by themselves: see dots
 				if err := s.delete(ctx, key, full); err != nil {
 					failed[key] = err
 				}
@@ -109,8 +108,7 @@ func fitsXML(key string) bool {
 }
 
 // anyFull is full for keys that only a bucket can have, as a listing yields them: also with
-// empty parts, and at the end of a folder's marker. Parts "." and ".." are refused, since
-// servers and proxies may take them for folders.
+// empty, "." and ".." parts, and at the end of a folder's marker.
 func (s *Store) anyFull(key string) (string, error) {
 	full := s.prefix + key
 	var why string
@@ -118,11 +116,9 @@ func (s *Store) anyFull(key string) (string, error) {
 	case key == "":
 		why = "it is empty"
 	case len(full) > object.MaxKey:
-		return "", myrmidon.Permanent(fmt.Errorf("s3: key %.40q… is %d bytes long in %s; %d are allowed", key, len(full), s, object.MaxKey))
+		return "", object.BadKey(fmt.Errorf("s3: key %.40q… is %d bytes long in %s; %d are allowed", key, len(full), s, object.MaxKey))
 	case !utf8.ValidString(key):
 		why = "it is not UTF-8"
-	case hasDots(key):
-		why = `it has a part "." or ".."`
 	}
 	for i := range len(key) {
 		if key[i] == 0 {
@@ -132,5 +128,5 @@ func (s *Store) anyFull(key string) (string, error) {
 	if why == "" {
 		return full, nil
 	}
-	return "", myrmidon.Permanent(fmt.Errorf("s3: %q cannot be a key: %s", key, why))
+	return "", object.BadKey(fmt.Errorf("s3: %q cannot be a key: %s", key, why))
 }

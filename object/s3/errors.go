@@ -38,6 +38,7 @@ func (s *Store) fail(ctx context.Context, op, key, action string, err error) err
 func (s *Store) failed(ctx context.Context, what, action string, err error) error {
 	var body *bodyError
 	var creds *credentialsError
+	var dots *dotsError
 	wrap := func(err error) error { return fmt.Errorf("s3: %s: %w", what, err) }
 	switch {
 	case errors.As(err, &body):
@@ -46,6 +47,8 @@ func (s *Store) failed(ctx context.Context, what, action string, err error) erro
 		return wrap(ended(ctx))
 	case errors.Is(err, object.ErrRange), errors.Is(err, fs.ErrNotExist), myrmidon.IsPermanent(err):
 		return wrap(err)
+	case errors.As(err, &dots):
+		return myrmidon.Permanent(myrmidon.WithHint(wrap(dots), "rename the object, or leave it out"))
 	case errors.As(err, &creds):
 		return noCredentials(creds, wrap)
 	case status(err) != 0:

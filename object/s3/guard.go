@@ -19,6 +19,7 @@ type guard struct {
 	next   sdk.HTTPClient
 	stall  time.Duration
 	counts *counts
+	dots   dots
 }
 
 type patienceKey struct{}
@@ -74,6 +75,11 @@ func (g *guard) begin(ctx context.Context, limit time.Duration) *exchange {
 
 // send sends a request by do and watches over the answer.
 func (g *guard) send(x *exchange, req *http.Request, v verb, do func(*http.Request) (*http.Response, error)) (*http.Response, error) {
+	if err := g.dots.check(req); err != nil {
+		x.timer.Stop()
+		x.cancel(nil)
+		return nil, err
+	}
 	g.counts.count(req.Method, v)
 	resp, err := do(req)
 	x.answered.Store(true)

@@ -70,6 +70,9 @@ func (s *Store) importAs(ctx context.Context, f *Store, source string, src objec
 		if err == nil {
 			return object.Imported{ETag: strings.Trim(got.etag, `"`), Checksum: got.checksum, Parts: 1, Modified: got.modified}, nil
 		}
+		if isMarker(err) && src.Size == 0 {
+			return s.putMarker(ctx, f, source, src.ETag, target, to, opts)
+		}
 		if !tooLargeToCopy(err) {
 			return object.Imported{}, err
 		}
@@ -272,17 +275,6 @@ func (s *Store) created(ctx context.Context, f *Store, source, target, to string
 	}
 	in.Tagging = optional(tagging(tags))
 	return in, nil
-}
-
-// hasDots reports whether a key has a part that a folder would take for itself or the one
-// above it.
-func hasDots(key string) bool {
-	for part := range strings.SplitSeq(key, "/") {
-		if part == "." || part == ".." {
-			return true
-		}
-	}
-	return false
 }
 
 var _ object.Importer = (*Store)(nil)

@@ -337,7 +337,7 @@ func TestWhatCannotBeImported(t *testing.T) {
 			t.Errorf("Import from %s = %v, want a permanent error", name, err)
 		}
 	}
-	for _, key := range []string{"", "a/../b", ".", "a\xff", "a\x00", strings.Repeat("k", 1025)} {
+	for _, key := range []string{"", "a\xff", "a\x00", strings.Repeat("k", 1025)} {
 		for _, src := range []string{key, "k"} {
 			target := key
 			if src == key {

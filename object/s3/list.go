@@ -58,26 +58,30 @@ func (s *Store) Page(ctx context.Context, prefix, after string, most int) (page 
 	return page, more, nil
 }
 
+// maxEmpty bounds pages without a key that follow one another. S3 may send some.
+const maxEmpty = 100
+
 // pages goes through a listing, page by page, and checks it.
 type pages struct {
 	s      *Store
 	wanted string // what the bucket's keys begin with
-	last   string // the bucket's key that was last
-	begun  bool
+	after  string // and what they are greater than
+	seen   string // the bucket's key that the server named last, wanted or not
+	empty  int    // pages without a key, one after the other
 	query  listQuery
 	page   []object.Info // memory of the page before
 }
 
 // pages reports false if no key begins with prefix and comes behind after.
 func (s *Store) pages(prefix, after string, most int) (*pages, bool) {
-	p := &pages{s: s, wanted: s.prefix + prefix, last: s.prefix + after}
+	p := &pages{s: s, wanted: s.prefix + prefix, after: s.prefix + after}
 	ask, ok := askFor(p.wanted)
 	if !ok || len(ask) > object.MaxKey || after > prefix && !strings.HasPrefix(after, prefix) {
 		return nil, false // all of the prefix's keys come before after
 	}
 	p.query = listQuery{prefix: ask, most: most}
 	if after > prefix {
-		p.query.after = startAfter(p.last)
+		p.query.after = startAfter(p.after)
 	}
 	return p, true
 }
@@ -95,13 +99,12 @@ func (p *pages) next(ctx context.Context) (page []object.Info, more bool, err er
 		if !strings.HasPrefix(o.Key, p.query.prefix) {
 			return kept, false, fmt.Errorf("the listing of %q holds %.100q", p.query.prefix, o.Key)
 		}
-		if o.Key <= p.last {
-			if !p.begun {
-				continue // startAfter began a little early
-			}
-			return kept, false, unordered(p.last, o.Key)
+		if o.Key <= p.seen { // or a server that starts over would do so for ever
+			return kept, false, unordered(p.seen, o.Key)
 		}
-		p.begun, p.last = true, o.Key
+		if p.seen = o.Key; o.Key <= p.after {
+			continue // startAfter began a little early
+		}
 		if !strings.HasPrefix(o.Key, p.wanted) {
 			if o.Key > p.wanted {
 				return kept, false, nil
@@ -123,6 +126,12 @@ func (p *pages) next(ctx context.Context) (page []object.Info, more bool, err er
 	}
 	if got.next == "" || got.next == p.query.token {
 		return kept, false, errors.New("the listing is not complete and does not say how it goes on")
+	}
+	if p.empty++; n > 0 {
+		p.empty = 0
+	}
+	if p.empty == maxEmpty {
+		return kept, false, fmt.Errorf("the listing had no keys in %d pages and says that there are more", maxEmpty)
 	}
 	p.query.token = got.next
 	return kept, true, nil

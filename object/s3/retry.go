@@ -70,7 +70,7 @@ func (r oldRetryer) GetAttemptToken(context.Context) (func(error) error, error) 
 
 // IsErrorRetryable reports whether a request that failed so is worth another attempt.
 func (r *retryer) IsErrorRetryable(err error) bool {
-	return isExpired(err) && r.b.keys != nil || r.RetryerV2.IsErrorRetryable(err)
+	return !isDots(err) && (isExpired(err) && r.b.keys != nil || r.RetryerV2.IsErrorRetryable(err))
 }
 
 // GetAttemptToken is asked for before each attempt.

@@ -202,7 +202,7 @@ func (s *Store) Sub(prefix string) (*Store, error) {
 }
 
 // AnyKey returns the same store, whose keys may also be those that no folder has, as List
-// yields them: a//b, /a, the marker a/.
+// yields them: a//b, /a, the marker a/, and a/../b, if the server takes that as it is.
 func (s *Store) AnyKey() *Store { return &Store{bucket: s.bucket, prefix: s.prefix, any: true} }
 
 // String returns the address: s3://bucket/prefix.
@@ -230,7 +230,7 @@ func checkText(key string) error {
 	if utf8.ValidString(key) {
 		return nil
 	}
-	return myrmidon.Permanent(fmt.Errorf("s3: %q cannot be a key: it is not UTF-8", key))
+	return object.BadKey(fmt.Errorf("s3: %q cannot be a key: it is not UTF-8", key))
 }
 
 // full returns the bucket's key of a key of this store.
@@ -245,7 +245,7 @@ func (s *Store) full(key string) (string, error) {
 		return "", err
 	}
 	if n := len(s.prefix) + len(key); n > object.MaxKey {
-		return "", myrmidon.Permanent(fmt.Errorf("s3: key %.40q… is %d bytes long in %s; %d are allowed", key, n, s, object.MaxKey))
+		return "", object.BadKey(fmt.Errorf("s3: key %.40q… is %d bytes long in %s; %d are allowed", key, n, s, object.MaxKey))
 	}
 	return s.prefix + key, nil
 }
