@@ -48,6 +48,7 @@ type cloneFlags struct {
 	class, sse, kmsKey, acl string
 	concurrency             int
 	dryRun, shared          bool
+	documents               documentFlags
 }
 
 func (a *app) cloneCommand() *cobra.Command {
@@ -72,8 +73,8 @@ When the process is killed, myrmidon runs resume goes on where it was.`,
   myrmidon clone s3://media-eu/films/ ./films --exclude '*.tmp' --dry-run
   myrmidon clone ./site s3://www --delete --max-delete 100
   myrmidon clone 's3://a?endpoint=http://10.0.0.5:9000&profile=old' s3://b --report moved.jsonl`,
-		Args: args(cobra.ExactArgs(2)),
-		RunE: func(c *cobra.Command, in []string) error { return a.clone(c.Context(), f, in[0], in[1]) },
+		Args: args(cobra.MaximumNArgs(2)),
+		RunE: func(c *cobra.Command, in []string) error { return a.cloneAny(c, f, in) },
 	}
 	fl := c.Flags()
 	fl.StringArrayVar(&f.include, "include", nil, `only keys like this, below SOURCE; "*" stands for anything, "/" too; may be given again`)
@@ -102,6 +103,7 @@ When the process is killed, myrmidon runs resume goes on where it was.`,
 	fl.IntVar(&f.concurrency, "concurrency", 0, "objects at once, at most (default: as many as the destination takes, up to 1,024)")
 	fl.BoolVar(&f.shared, "shared-fs", false, "with --nats: local paths are the same files on every worker's machine")
 	fl.BoolVar(&f.dryRun, "dry-run", false, "print what would be done, a line an object; change nothing")
+	f.documents.add(fl)
 	a.runFlags(fl)
 	for name, values := range map[string][]string{
 		"verify": {"etag", "read"}, "metadata": {"copy", "replace"}, "sse": {"AES256", "aws:kms", "aws:kms:dsse"},
@@ -217,6 +219,7 @@ func (a *app) clone(ctx context.Context, f cloneFlags, source, destination strin
 	if err != nil {
 		return err
 	}
+	spec.Control = f.documents.answer
 	if err := wire.Apart(spec.Source, spec.Destination); err != nil {
 		return usage(err)
 	}
