@@ -223,15 +223,8 @@ func (a *app) clone(ctx context.Context, f cloneFlags, source, destination strin
 	if err := wire.Apart(spec.Source, spec.Destination); err != nil {
 		return usage(err)
 	}
-	if f.concurrency < 0 {
-		return usage(fmt.Errorf("--concurrency %d: at least one is needed", f.concurrency))
-	}
-	if f.concurrency > 0 {
-		most := strconv.Itoa(min(f.concurrency, limit.Highest))
-		a.limit = append([]string{clone.KindCopy + "=" + most, clone.KindVerify + "=" + most}, a.limit...)
-		if err := a.readLimits(); err != nil {
-			return err
-		}
+	if err := f.atMost(a); err != nil {
+		return err
 	}
 	fleet := a.nats.url != "" && !f.dryRun
 	if err := a.reachable(fleet, f.shared, []string{source, destination}); err != nil {
@@ -247,12 +240,7 @@ func (a *app) clone(ctx context.Context, f cloneFlags, source, destination strin
 	if f.dryRun {
 		return a.cloneDry(ctx, spec)
 	}
-	if !a.slotsGiven {
-		a.slots = cloneSlots
-	}
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(cloneGC)
-	}
+	a.forClones()
 	c, err := a.carrier(ctx, "clone", fleet)
 	if err != nil {
 		return err
@@ -290,6 +278,31 @@ func (a *app) clone(ctx context.Context, f cloneFlags, source, destination strin
 		}
 	}
 	return err
+}
+
+// atMost bounds what is under way at once, if that is asked for.
+func (f *cloneFlags) atMost(a *app) error {
+	if f.concurrency < 0 {
+		return usage(fmt.Errorf("--concurrency %d: at least one is needed", f.concurrency))
+	}
+	if f.concurrency > 0 {
+		most := strconv.Itoa(min(f.concurrency, limit.Highest))
+		a.limit = append([]string{clone.KindCopy + "=" + most, clone.KindVerify + "=" + most}, a.limit...)
+		if err := a.readLimits(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// forClones sets this process up for clones.
+func (a *app) forClones() {
+	if !a.slotsGiven {
+		a.slots = cloneSlots
+	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(cloneGC)
+	}
 }
 
 // bare is an address without its parameters.

@@ -81,9 +81,7 @@ func (a *app) cloneWatch(ctx context.Context, f cloneFlags) error {
 	if err := f.atMost(a); err != nil {
 		return err
 	}
-	if !a.slotsGiven {
-		a.slots = cloneSlots
-	}
+	a.forClones()
 	a.quiet = true // lines, not a bar, for what goes on for months
 	fleet := a.nats.url != ""
 	if w.carrier, err = a.carrier(ctx, "clone", fleet); err != nil {

@@ -102,7 +102,7 @@ func (d *drive) phase(ctx context.Context, phase uint32) error {
 			if len(j.Spec) > myrmidon.MaxJobSpec || j.Count > myrmidon.MaxJobItems {
 				d.t.Fatalf("a job of %d items has a spec of %d bytes", j.Count, len(j.Spec))
 			}
-			jobs = append(jobs, myrmidon.Job{Kind: j.Kind, Phase: phase, Shard: at.shard, First: at.next, Count: j.Count, Attempt: 1, Spec: j.Spec})
+			jobs = append(jobs, myrmidon.Job{Kind: j.Kind, Run: "RUN", Phase: phase, Shard: at.shard, First: at.next, Count: j.Count, Attempt: 1, Spec: j.Spec})
 			at.next += j.Count
 		}
 		if !s.Done {

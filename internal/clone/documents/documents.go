@@ -171,7 +171,11 @@ func (r *SegmentResponse) UnmarshalJSON(data []byte) error {
 			Files files `json:"files"`
 		} `json:"destination"`
 	}{plain: (*plain)(r)}
-	if err := json.Unmarshal(data, &both); err != nil {
+	var bad *json.UnmarshalTypeError
+	if err := json.Unmarshal(data, &both); errors.As(err, &bad) {
+		bad.Field = strings.TrimPrefix(bad.Field, "plain.")
+		return err
+	} else if err != nil {
 		return err
 	}
 	r.Destination, r.Files = both.Destination.Side, both.Files
