@@ -228,10 +228,10 @@ func (a *app) tellFollowed(f *followed) error {
 		fmt.Fprintf(a.stderr, "myrmidon: and %d more: the segment-responses name them\n", left)
 	}
 	switch {
+	case f.Failed > 0 && len(f.pending) == 0:
+		return &exitError{status: exitPartial}
 	case m.State == string(myrmidon.Failed) || m.State == string(myrmidon.Cancelled):
 		return myrmidon.WithHint(errors.New(cmp.Or(m.Error, "the clone was "+m.State)), m.Hint)
-	case f.Failed > 0:
-		return &exitError{status: exitPartial}
 	case m.State != "" && len(f.pending) > 0:
 		return &exitError{exitPartial, fmt.Errorf("%s without an answer: %s", plural(len(f.pending), "segment"), cmp.Or(m.Error, m.State))}
 	}

@@ -49,6 +49,7 @@ type watcher struct {
 	active map[string]bool      // folders whose run this process carries
 	rest   map[string]time.Time // folders to leave alone until then
 	said   string               // the last problem
+	others bool                 // some run has not ended and is not carried here: look again
 }
 
 // cloneWatch carries the runs that others ask for, until it is interrupted.
@@ -173,15 +174,19 @@ func (w *watcher) look(ctx context.Context, first bool) error {
 		}
 		return nil
 	})
-	if err != nil || len(open) == 0 && !first {
+	if err != nil || len(open) == 0 && !first && !w.left(false) {
 		return err
 	}
 	runs, err := w.runs()
 	if err != nil {
+		w.left(true)
 		return err
 	}
 	var problems []error
 	for folder, info := range runs {
+		if !info.State.Ended() {
+			w.left(true)
+		}
 		if w.busy(folder) {
 			continue
 		}
@@ -212,6 +217,14 @@ func (w *watcher) busy(folder string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.active[folder] || time.Now().Before(w.rest[folder])
+}
+
+// left reports whether there may be a run to take up, and says so for the next time.
+func (w *watcher) left(next bool) (was bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	was, w.others = w.others, next
+	return was
 }
 
 // runs returns the newest run of each folder that is watched.
@@ -321,6 +334,7 @@ func (w *watcher) hand(ctx context.Context, folder string, t task) error {
 			}
 		}
 		w.rest[folder] = time.Now().Add(restAfter)
+		w.others = true
 		w.mu.Unlock()
 		w.forget()
 	}
