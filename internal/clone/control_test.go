@@ -89,7 +89,8 @@ func told(t *testing.T, d *drive, docs object.Store) (manifest documents.Respons
 // What the article's functions did not do: keys without a prefix, more than 1,000 keys of a
 // prefix, and "a/b" beside "ab".
 func TestDocumentsTellOfEachObjectOnce(t *testing.T) {
-	src, dst, docs := object.NewMem(), object.NewMem(), object.NewMem()
+	src := object.NewMem()
+	dst, docs, log := ledgers()
 	put(t, src, nil, manyKeys(2500, "films/%05d/index.m3u8")...)
 	for p := range 195 {
 		put(t, src, nil, manyKeys(20, fmt.Sprintf("p%03d", p)+"/%02d")...)
@@ -120,6 +121,9 @@ func TestDocumentsTellOfEachObjectOnce(t *testing.T) {
 	}
 	if whole < 180 { // the others are cut by the ends of pages and ranges
 		t.Errorf("%d of 195 prefixes are segments", whole)
+	}
+	if n := count(*log, "ID/clone-response"); n != 1 || d.shards < 5 {
+		t.Errorf("the manifest was written %d times for %d shards", n, d.shards)
 	}
 	t.Logf("%d segments, %d of 195 prefixes whole", len(answers), whole)
 }

@@ -88,6 +88,9 @@ func (d *drive) phase(ctx context.Context, phase uint32) error {
 		if err != nil {
 			return err
 		}
+		if len(s.Jobs)+len(s.Children) > 900 {
+			d.t.Fatalf("a slice of %d jobs and %d shards", len(s.Jobs), len(s.Children))
+		}
 		if len(s.Note) > 0 {
 			d.notes = append(d.notes, s.Note)
 		}
