@@ -54,7 +54,7 @@ type cloneFlags struct {
 func (a *app) cloneCommand() *cobra.Command {
 	var f cloneFlags
 	c := &cobra.Command{
-		Use:     "clone SOURCE DESTINATION",
+		Use:     "clone [SOURCE DESTINATION]",
 		Aliases: []string{"sync"},
 		GroupID: "work",
 		Short:   "Make a bucket, prefix or folder like another",
@@ -68,11 +68,16 @@ are copied by the service, with one request each and on the condition that they 
 they were listed; else their bytes stream through this machine. Each object has its line
 of evidence: --report FILE, or myrmidon runs items.
 
-When the process is killed, myrmidon runs resume goes on where it was.`,
+When the process is killed, myrmidon runs resume goes on where it was.
+
+With --watch, --submit and --control a clone is asked for and followed by JSON documents in
+a bucket (README, Clone).`,
 		Example: `  myrmidon clone s3://media-eu s3://media-us --verify
   myrmidon clone s3://media-eu/films/ ./films --exclude '*.tmp' --dry-run
   myrmidon clone ./site s3://www --delete --max-delete 100
-  myrmidon clone 's3://a?endpoint=http://10.0.0.5:9000&profile=old' s3://b --report moved.jsonl`,
+  myrmidon clone 's3://a?endpoint=http://10.0.0.5:9000&profile=old' s3://b --report moved.jsonl
+  myrmidon clone --watch s3://commands
+  myrmidon clone --submit s3://commands/42 s3://media-eu s3://media-us --wait`,
 		Args: args(cobra.MaximumNArgs(2)),
 		RunE: func(c *cobra.Command, in []string) error { return a.cloneAny(c, f, in) },
 	}

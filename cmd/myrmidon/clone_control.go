@@ -158,9 +158,12 @@ func agrees(key, field string, asked documents.Side, address string) error {
 	asked.Prefix = documents.Key(strings.TrimSuffix(string(asked.Prefix), "/"))
 	given.Prefix = documents.Key(strings.TrimSuffix(string(given.Prefix), "/"))
 	for _, x := range []struct{ name, asked, given string }{
-		{"name", asked.Name, given.Name}, {"prefix", string(asked.Prefix), string(given.Prefix)},
-		{"region", asked.Region, given.Region}, {"role", asked.Role, given.Role},
-		{"endpoint", asked.Endpoint, given.Endpoint}, {"profile", asked.Profile, given.Profile},
+		{"name", asked.Name, given.Name},
+		{"prefix", string(asked.Prefix), string(given.Prefix)},
+		{"region", asked.Region, given.Region},
+		{"role", asked.Role, given.Role},
+		{"endpoint", asked.Endpoint, given.Endpoint},
+		{"profile", asked.Profile, given.Profile},
 	} {
 		if x.asked != x.given && (x.asked != "" || x.name == "prefix") {
 			return usage(myrmidon.WithHint(fmt.Errorf("%s: %s.%s is %.100q, and %s says %.100q", key, field, x.name, x.asked, bare(address), x.given),

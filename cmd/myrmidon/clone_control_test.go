@@ -14,7 +14,10 @@ import (
 
 	"myrmidon/internal/clone/documents"
 	"myrmidon/internal/testkit/natsserver"
+	"myrmidon/internal/testkit/s3server"
 	"myrmidon/internal/testkit/s3stub"
+	"myrmidon/internal/wire"
+	"myrmidon/object"
 )
 
 // background is a command that runs beside a test.
@@ -343,4 +346,36 @@ func TestAFleetAnswersRequests(t *testing.T) {
 		t.Errorf("told of %d, failed %q, %d arrived", len(files), failed, s.s3.Len("into"))
 	}
 	worker.end(os.Interrupt)
+}
+
+// What the stub does is what we know of S3; this is another's server.
+func TestDocumentsOnAnotherServer(t *testing.T) {
+	server := s3server.Start(t)
+	server.Setenv(t)
+	for _, b := range []string{"commands", "from", "into"} {
+		server.Bucket(t, b)
+	}
+	s := newCloneShop(t, s3stub.Config{})
+	s.env = server.Env()
+	from, err := wire.Bucket("s3://from?endpoint=" + server.Endpoint)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 60 {
+		if err := from.Put(t.Context(), fmt.Sprintf("%02d/%04d", i/20, i), strings.NewReader("x"), 1, object.Attrs{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	watcher := s.start("clone", "--watch", "s3://commands", "--every", "50ms", "--verify")
+	for _, id := range []string{"first", "second"} {
+		out, problems, exit := s.run("clone", "--submit", "s3://commands/"+id, "s3://from", "s3://into/"+id, "--wait", "--every", "20ms")
+		if exit != 0 || !strings.Contains(out, "3 of 3 segments   copied 60   failed 0") {
+			t.Errorf("%s: exit %d\n%s%s", id, exit, out, problems)
+		}
+	}
+	watcher.end(os.Interrupt)
+	out, problems, exit := s.run("ls", "-r", "s3://into")
+	if exit != 0 || strings.Count(out, "\n") != 120 {
+		t.Errorf("exit %d\n%s%s", exit, out, problems)
+	}
 }

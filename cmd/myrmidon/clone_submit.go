@@ -178,7 +178,8 @@ func (a *app) cloneFollow(ctx context.Context, f *followed, every time.Duration)
 		if err == nil && ended {
 			break
 		}
-		if err != nil && ctx.Err() == nil && myrmidon.IsPermanent(err) {
+		var broken *documents.Error
+		if err != nil && ctx.Err() == nil && (myrmidon.IsPermanent(err) || errors.As(err, &broken)) {
 			return err
 		} else if err != nil && ctx.Err() == nil {
 			a.log.Warn("could not look at the clone", "err", err)

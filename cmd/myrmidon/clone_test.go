@@ -22,6 +22,7 @@ type cloneShop struct {
 	program string
 	dir     string
 	s3      *s3stub.Server
+	env     []string // instead of the stub's, if not nil
 }
 
 func newCloneShop(t *testing.T, cfg s3stub.Config) *cloneShop {
@@ -30,13 +31,17 @@ func newCloneShop(t *testing.T, cfg s3stub.Config) *cloneShop {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &cloneShop{t, program, t.TempDir(), s3stub.New(t, cfg)}
+	return &cloneShop{t: t, program: program, dir: t.TempDir(), s3: s3stub.New(t, cfg)}
 }
 
 func (s *cloneShop) command(args ...string) *exec.Cmd {
 	c := exec.Command(s.program, args...)
 	c.Dir = s.dir
-	c.Env = append(append(os.Environ(), s.s3.Env()...), "MYRMIDON_STATE="+filepath.Join(s.dir, "state"))
+	env := s.env
+	if env == nil {
+		env = s.s3.Env()
+	}
+	c.Env = append(append(os.Environ(), env...), "MYRMIDON_STATE="+filepath.Join(s.dir, "state"))
 	return c
 }
 

@@ -49,7 +49,7 @@ type watcher struct {
 	active map[string]bool      // folders whose run this process carries
 	rest   map[string]time.Time // folders to leave alone until then
 	said   string               // the last problem
-	others bool                 // some run has not ended and is not carried here: look again
+	others bool                 // some run has not ended, and may have to be taken up
 }
 
 // cloneWatch carries the runs that others ask for, until it is interrupted.
