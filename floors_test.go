@@ -24,9 +24,10 @@ var floors = map[string]int{
 	"myrmidon/internal/cost":  1,
 	"myrmidon/internal/sigv4": 1,
 
-	"myrmidon/engine/jetstream": 2,
-	"myrmidon/object/s3":        2,
-	"myrmidon/internal/ffmpeg":  2,
+	"myrmidon/engine/jetstream":         2,
+	"myrmidon/object/s3":                2,
+	"myrmidon/internal/clone/documents": 2,
+	"myrmidon/internal/ffmpeg":          2,
 
 	"myrmidon/internal/transcode": 3,
 	"myrmidon/internal/clone":     3,

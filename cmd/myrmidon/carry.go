@@ -51,6 +51,7 @@ type task struct {
 	make  func() (engine.Home, error) // makes the run when its turn comes: a fleet's lease begins then
 	retry bool
 	ids   []string
+	done  func() // called when it is carried no more, if not nil
 }
 
 // carrier carries runs of one workload to their ends.
@@ -216,6 +217,9 @@ func (c *carrier) atOnce() int {
 
 // one carries one run.
 func (c *carrier) one(ctx context.Context, t task) {
+	if t.done != nil {
+		defer t.done()
+	}
 	if t.home == nil {
 		var err error
 		if t.home, err = t.make(); err != nil {
@@ -257,6 +261,7 @@ func (c *carrier) one(ctx context.Context, t task) {
 		c.fail(err)
 		return
 	}
+	c.conclude(ctx, rep)
 	c.report(rep)
 	if c.workload.Name == "clone" {
 		c.listFailures(t.home, rep)

@@ -48,12 +48,13 @@ type cloneFlags struct {
 	class, sse, kmsKey, acl string
 	concurrency             int
 	dryRun, shared          bool
+	documents               documentFlags
 }
 
 func (a *app) cloneCommand() *cobra.Command {
 	var f cloneFlags
 	c := &cobra.Command{
-		Use:     "clone SOURCE DESTINATION",
+		Use:     "clone [SOURCE DESTINATION]",
 		Aliases: []string{"sync"},
 		GroupID: "work",
 		Short:   "Make a bucket, prefix or folder like another",
@@ -67,13 +68,18 @@ are copied by the service, with one request each and on the condition that they 
 they were listed; else their bytes stream through this machine. Each object has its line
 of evidence: --report FILE, or myrmidon runs items.
 
-When the process is killed, myrmidon runs resume goes on where it was.`,
+When the process is killed, myrmidon runs resume goes on where it was.
+
+With --watch, --submit and --control a clone is asked for and followed by JSON documents in
+a bucket (README, Clone).`,
 		Example: `  myrmidon clone s3://media-eu s3://media-us --verify
   myrmidon clone s3://media-eu/films/ ./films --exclude '*.tmp' --dry-run
   myrmidon clone ./site s3://www --delete --max-delete 100
-  myrmidon clone 's3://a?endpoint=http://10.0.0.5:9000&profile=old' s3://b --report moved.jsonl`,
-		Args: args(cobra.ExactArgs(2)),
-		RunE: func(c *cobra.Command, in []string) error { return a.clone(c.Context(), f, in[0], in[1]) },
+  myrmidon clone 's3://a?endpoint=http://10.0.0.5:9000&profile=old' s3://b --report moved.jsonl
+  myrmidon clone --watch s3://commands
+  myrmidon clone --submit s3://commands/42 s3://media-eu s3://media-us --wait`,
+		Args: args(cobra.MaximumNArgs(2)),
+		RunE: func(c *cobra.Command, in []string) error { return a.cloneAny(c, f, in) },
 	}
 	fl := c.Flags()
 	fl.StringArrayVar(&f.include, "include", nil, `only keys like this, below SOURCE; "*" stands for anything, "/" too; may be given again`)
@@ -102,6 +108,7 @@ When the process is killed, myrmidon runs resume goes on where it was.`,
 	fl.IntVar(&f.concurrency, "concurrency", 0, "objects at once, at most (default: as many as the destination takes, up to 1,024)")
 	fl.BoolVar(&f.shared, "shared-fs", false, "with --nats: local paths are the same files on every worker's machine")
 	fl.BoolVar(&f.dryRun, "dry-run", false, "print what would be done, a line an object; change nothing")
+	f.documents.add(fl)
 	a.runFlags(fl)
 	for name, values := range map[string][]string{
 		"verify": {"etag", "read"}, "metadata": {"copy", "replace"}, "sse": {"AES256", "aws:kms", "aws:kms:dsse"},
@@ -217,18 +224,12 @@ func (a *app) clone(ctx context.Context, f cloneFlags, source, destination strin
 	if err != nil {
 		return err
 	}
+	spec.Control = f.documents.answer
 	if err := wire.Apart(spec.Source, spec.Destination); err != nil {
 		return usage(err)
 	}
-	if f.concurrency < 0 {
-		return usage(fmt.Errorf("--concurrency %d: at least one is needed", f.concurrency))
-	}
-	if f.concurrency > 0 {
-		most := strconv.Itoa(min(f.concurrency, limit.Highest))
-		a.limit = append([]string{clone.KindCopy + "=" + most, clone.KindVerify + "=" + most}, a.limit...)
-		if err := a.readLimits(); err != nil {
-			return err
-		}
+	if err := f.atMost(a); err != nil {
+		return err
 	}
 	fleet := a.nats.url != "" && !f.dryRun
 	if err := a.reachable(fleet, f.shared, []string{source, destination}); err != nil {
@@ -244,12 +245,7 @@ func (a *app) clone(ctx context.Context, f cloneFlags, source, destination strin
 	if f.dryRun {
 		return a.cloneDry(ctx, spec)
 	}
-	if !a.slotsGiven {
-		a.slots = cloneSlots
-	}
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(cloneGC)
-	}
+	a.forClones()
 	c, err := a.carrier(ctx, "clone", fleet)
 	if err != nil {
 		return err
@@ -287,6 +283,31 @@ func (a *app) clone(ctx context.Context, f cloneFlags, source, destination strin
 		}
 	}
 	return err
+}
+
+// atMost bounds what is under way at once, if that is asked for.
+func (f *cloneFlags) atMost(a *app) error {
+	if f.concurrency < 0 {
+		return usage(fmt.Errorf("--concurrency %d: at least one is needed", f.concurrency))
+	}
+	if f.concurrency > 0 {
+		most := strconv.Itoa(min(f.concurrency, limit.Highest))
+		a.limit = append([]string{clone.KindCopy + "=" + most, clone.KindVerify + "=" + most}, a.limit...)
+		if err := a.readLimits(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// forClones sets this process up for clones.
+func (a *app) forClones() {
+	if !a.slotsGiven {
+		a.slots = cloneSlots
+	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(cloneGC)
+	}
 }
 
 // bare is an address without its parameters.

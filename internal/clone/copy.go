@@ -121,7 +121,7 @@ func outcome(err error) limit.Outcome {
 
 // copy is the handler of [KindCopy].
 func (w *worker) copy(ctx context.Context, job myrmidon.Job) (myrmidon.Result, error) {
-	return w.each(ctx, job, w.copyOne)
+	return w.answered(ctx, job, func() (myrmidon.Result, error) { return w.each(ctx, job, w.copyOne) })
 }
 
 func (w *worker) copyOne(ctx context.Context, t *opened, o object.Info, moved *atomic.Int64) (Evidence, error) {

@@ -88,6 +88,9 @@ func (d *drive) phase(ctx context.Context, phase uint32) error {
 		if err != nil {
 			return err
 		}
+		if len(s.Jobs)+len(s.Children) > 900 {
+			d.t.Fatalf("a slice of %d jobs and %d shards", len(s.Jobs), len(s.Children))
+		}
 		if len(s.Note) > 0 {
 			d.notes = append(d.notes, s.Note)
 		}
@@ -102,7 +105,7 @@ func (d *drive) phase(ctx context.Context, phase uint32) error {
 			if len(j.Spec) > myrmidon.MaxJobSpec || j.Count > myrmidon.MaxJobItems {
 				d.t.Fatalf("a job of %d items has a spec of %d bytes", j.Count, len(j.Spec))
 			}
-			jobs = append(jobs, myrmidon.Job{Kind: j.Kind, Phase: phase, Shard: at.shard, First: at.next, Count: j.Count, Attempt: 1, Spec: j.Spec})
+			jobs = append(jobs, myrmidon.Job{Kind: j.Kind, Run: "RUN", Phase: phase, Shard: at.shard, First: at.next, Count: j.Count, Attempt: 1, Spec: j.Spec})
 			at.next += j.Count
 		}
 		if !s.Done {

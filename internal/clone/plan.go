@@ -55,6 +55,13 @@ func (w *worker) planStep(ctx context.Context, step myrmidon.Step) (myrmidon.Sli
 		}
 	case phaseVerify:
 		kind, choose = KindVerify, spec.toCheck
+		if spec.Control != nil && step.Shard == 0 && len(step.Cursor) == 0 {
+			// Everything is copied or has failed, so the manifest is there, unless a slice was
+			// planned twice and not alike.
+			if err := w.conclude(ctx, spec.Control, step.Run, "", nil); err != nil {
+				return myrmidon.Slice{}, err
+			}
+		}
 		if spec.Verify == VerifyNone {
 			return myrmidon.Slice{Done: true}, nil
 		}
@@ -69,7 +76,7 @@ func (w *worker) planStep(ctx context.Context, step myrmidon.Step) (myrmidon.Sli
 			}
 		}
 	}
-	return w.slice(ctx, &spec, c, kind, choose)
+	return w.slice(ctx, &spec, c, step, kind, choose)
 }
 
 // canSet refuses what only a service that copies by itself can give to an object: streamed
@@ -96,13 +103,15 @@ func (w *worker) canSet(s *Spec) error {
 }
 
 // slice plans the next pages of a range.
-func (w *worker) slice(ctx context.Context, spec *Spec, c cursor, kind string, choose func(*Note, *object.Info, *object.Info) *object.Info) (out myrmidon.Slice, err error) {
+func (w *worker) slice(ctx context.Context, spec *Spec, c cursor, step myrmidon.Step, kind string, choose func(*Note, *object.Info, *object.Info) *object.Info) (out myrmidon.Slice, err error) {
 	s, err := w.scan(spec, &c.At, c.Bare)
 	if err != nil {
 		return out, err
 	}
 	var note Note
 	var chosen []entry
+	var names []string // of segments
+	from, number := c.At.Range, c.At.Pages
 	pages := uint32(slicePages)
 	if c.At.Pages == 0 {
 		pages = 1
@@ -121,7 +130,13 @@ func (w *worker) slice(ctx context.Context, spec *Spec, c cursor, kind string, c
 			break
 		}
 	}
-	if out.Jobs, err = spec.jobs(kind, chosen); err != nil {
+	told := spec.Control != nil && kind == KindCopy
+	if told {
+		out.Jobs, names, err = spec.controlled(chosen, from, c.At.Range, c.At.Done)
+	} else {
+		out.Jobs, err = spec.jobs(kind, chosen)
+	}
+	if err != nil {
 		return out, err
 	}
 	if note != (Note{}) {
@@ -129,14 +144,18 @@ func (w *worker) slice(ctx context.Context, spec *Spec, c cursor, kind string, c
 			return out, err
 		}
 	}
-	if out.Done = c.At.Done; out.Done {
-		return out, nil
+	if out.Done = c.At.Done; !out.Done {
+		c.Bare = s.dst.bare(c.At.Range.After)
+		if out.Children, err = s.divide(&c); err != nil {
+			return out, err
+		}
+		if out.Cursor, err = encode(c); err != nil {
+			return out, err
+		}
 	}
-	c.Bare = s.dst.bare(c.At.Range.After)
-	if out.Children, err = s.divide(&c); err != nil {
-		return out, err
+	if told {
+		err = w.planned(ctx, spec.Control, step, number, names, out)
 	}
-	out.Cursor, err = encode(c)
 	return out, err
 }
 

@@ -49,6 +49,8 @@ type Spec struct {
 	// MaxDelete is how many may be removed; nothing is if there are more. Below 0, any.
 	MaxDelete int64                `json:"max_delete,omitempty"`
 	Copy      object.ImportOptions `json:"copy,omitzero"`
+	// Control is where the run's documents lie; nil means that there are none.
+	Control *Control `json:"control,omitempty"`
 }
 
 // Filter chooses objects. The zero Filter takes all.

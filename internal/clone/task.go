@@ -16,6 +16,10 @@ type task struct {
 	Compare     Compare              `json:"compare,omitempty"`
 	Copy        object.ImportOptions `json:"copy,omitzero"`
 	Objects     []entry              `json:"objects"`
+
+	// Of a run with documents: see control.go.
+	Control *Control `json:"control,omitempty"`
+	Segment *segment `json:"segment,omitempty"`
 }
 
 // entry is an object of a task, as the listing had it.
@@ -84,7 +88,7 @@ func (s *Spec) jobs(kind string, entries []entry) ([]myrmidon.Planned, error) {
 			units += 1 + entries[n].Size/unit
 			n++
 		}
-		spec, err := json.Marshal(task{s.Source, s.Destination, s.Compare, s.Copy, entries[:n]})
+		spec, err := json.Marshal(task{Source: s.Source, Destination: s.Destination, Compare: s.Compare, Copy: s.Copy, Objects: entries[:n]})
 		if err != nil {
 			return nil, err
 		}

@@ -38,11 +38,11 @@ func Workload(cfg Config) myrmidon.Workload {
 	w := &worker{cfg}
 	return myrmidon.Workload{
 		Name:    "clone",
-		Version: 1, // raised when Spec, task or cursor changes its shape
+		Version: 2, // raised when Spec, task or cursor changes its shape
 		Phases:  []myrmidon.Phase{{Name: "copy"}, {Name: "verify", AfterFailures: true}, {Name: "delete", Optional: true}},
 		Planner: myrmidon.PlannerFunc(w.planStep),
 		Kinds: []myrmidon.Kind{
-			{Name: KindCopy, Handler: myrmidon.HandlerFunc(w.copy)},
+			{Name: KindCopy, Handler: myrmidon.HandlerFunc(w.copy), Attempts: copyAttempts},
 			{Name: KindDelete, Handler: myrmidon.HandlerFunc(w.remove)},
 			{Name: KindVerify, Handler: myrmidon.HandlerFunc(w.check)},
 		},

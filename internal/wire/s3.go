@@ -17,13 +17,13 @@ import (
 const scheme = "s3://"
 
 // parameters are those that the query of an address may have.
-var parameters = [...]string{"profile", "endpoint", "region"}
+var parameters = [...]string{"profile", "endpoint", "region", "role"}
 
 // words tell that a query was meant to hold a secret, and is no part of a key.
 var words = [...]string{"secret", "password", "passwd", "token", "access_key", "accesskey", "access-key", "credential"}
 
 // bucket is what distinguishes the stores of one process.
-type bucket struct{ name, profile, endpoint, region string }
+type bucket struct{ name, profile, endpoint, region, role string }
 
 // address is one of S3.
 type address struct {
@@ -68,7 +68,7 @@ func (a *address) parameters(query string) (bool, error) {
 				return false, refuse("an address holds no secrets, and this one has the parameter %q", name)
 			}
 		}
-		target := map[string]*string{"profile": &a.profile, "endpoint": &a.endpoint, "region": &a.region}[name]
+		target := map[string]*string{"profile": &a.profile, "endpoint": &a.endpoint, "region": &a.region, "role": &a.role}[name]
 		if !ok || target == nil {
 			unknown = name
 			continue
@@ -87,6 +87,8 @@ func (a *address) parameters(query string) (bool, error) {
 		return false, nil
 	case unknown != "" || len(seen) < strings.Count(query, "&")+1:
 		return false, refuse("the parameter %.40q is not known", unknown)
+	case a.role != "" && !(strings.HasPrefix(a.role, "arn:") && strings.Contains(a.role, ":role/")):
+		return false, refuse("the parameter %q is not the ARN of a role: arn:aws:iam::ACCOUNT:role/NAME", "role")
 	case a.endpoint != "":
 		return true, s3.CheckEndpoint(a.endpoint)
 	}
@@ -114,7 +116,7 @@ func (a address) store(folder string) (object.Store, error) {
 	root := buckets.open[a.bucket]
 	if root == nil {
 		var err error
-		root, err = s3.New(context.Background(), s3.Config{Bucket: a.name, Profile: a.profile, Endpoint: a.endpoint, Region: a.region})
+		root, err = s3.New(context.Background(), s3.Config{Bucket: a.name, Profile: a.profile, Endpoint: a.endpoint, Region: a.region, Role: a.role})
 		if err != nil {
 			return nil, err
 		}

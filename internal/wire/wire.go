@@ -6,7 +6,8 @@
 // # Addresses of S3
 //
 // Keys are written as they are: "%41" is three characters. A query may follow, with
-// profile=NAME, endpoint=URL and region=NAME, whose values are percent-decoded:
+// profile=NAME, endpoint=URL, region=NAME and role=ARN (of a role to assume), whose values
+// are percent-decoded:
 //
 //	s3://masters/2026/talk.mp4?profile=media&endpoint=http://127.0.0.1:9000
 //

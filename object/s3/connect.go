@@ -49,7 +49,14 @@ func (b *bucket) connect(ctx context.Context, cfg Config, tune func(*sdk.Options
 	if err != nil {
 		return err
 	}
-	loaded, err := config.LoadDefaultConfig(ctx, opts...)
+	load := func(ctx context.Context) (aws.Config, error) {
+		c, err := config.LoadDefaultConfig(ctx, opts...)
+		if err == nil && cfg.Role != "" {
+			c.Credentials = assumed(c, cfg.Role)
+		}
+		return c, err
+	}
+	loaded, err := load(ctx)
 	if err != nil {
 		return loadFailed(cfg.Bucket, err)
 	}
@@ -70,7 +77,7 @@ func (b *bucket) connect(ctx context.Context, cfg Config, tune func(*sdk.Options
 		o.DisableLogOutputChecksumValidationSkipped = true
 		if o.Credentials != nil {
 			b.keys = &credentials{from: o.Credentials, load: func(ctx context.Context) (aws.CredentialsProvider, error) {
-				again, err := config.LoadDefaultConfig(ctx, opts...)
+				again, err := load(ctx)
 				return again.Credentials, err
 			}}
 			o.Credentials = b.keys
@@ -91,7 +98,7 @@ func (b *bucket) connect(ctx context.Context, cfg Config, tune func(*sdk.Options
 		b.endpoint = *got.BaseEndpoint
 	}
 	b.client = client
-	b.source = source{cfg.Profile, b.endpoint}
+	b.source = source{cfg.Profile, b.endpoint, cfg.Role}
 	b.hot = viaSDK{b}
 	if which == ownClient {
 		if o := b.own(ctx, got, transport); o != nil {

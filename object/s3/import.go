@@ -19,7 +19,7 @@ import (
 
 // source is what two buckets share between which the service copies: where they are, and by
 // whose credentials both are reached.
-type source struct{ profile, endpoint string }
+type source struct{ profile, endpoint, role string }
 
 // CanImport reports whether from is a bucket, or a folder of one, at the same endpoint and by
 // the same profile. It may be in another region. See [object.Importer].

@@ -89,6 +89,7 @@ type Config struct {
 	Profile  string // of the AWS configuration files; "" means AWS_PROFILE or default
 	Endpoint string // http://host:port; "" means AWS_ENDPOINT_URL_S3 or S3 itself
 	Region   string // "" means AWS_REGION or the profile's; us-east-1 with an endpoint
+	Role     string // ARN of a role that the profile's or environment's keys may assume; "" means none
 
 	// PartSize is the size of the parts of large objects, bytes, and what is sent as
 	// one request: 16 MiB if 0, at least 5 MiB. Parts grow where 10,000 of them would
