@@ -146,7 +146,9 @@ func (f *followed) read(ctx context.Context, keys []string) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(16)
 	for _, key := range keys {
+		mu.Lock() // what was begun already deletes
 		request := f.pending[key]
+		mu.Unlock()
 		group.Go(func() error {
 			r, err := f.at.SegmentResponse(ctx, request)
 			if err != nil {
