@@ -61,6 +61,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -135,6 +136,7 @@ type bucket struct {
 	pause    time.Duration // before the first resumption of a body
 	bodies   *buffers
 	counts   counts
+	noWhole  atomic.Bool // the server keeps no checksum of a whole object in parts
 	log      *slog.Logger
 }
 
