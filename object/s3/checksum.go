@@ -5,7 +5,6 @@ import (
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
 	"myrmidon/internal/checksum"
 )
@@ -65,10 +64,4 @@ func sumsOf(sum string) (s sums) {
 		}
 	}
 	return s
-}
-
-// algorithm is the SDK's name of a checksum's.
-func algorithm(sum string) types.ChecksumAlgorithm {
-	name, _ := checksum.Split(sum)
-	return types.ChecksumAlgorithm(name)
 }
