@@ -404,6 +404,20 @@ func TestBodiesOfAnOriginThatBreakOff(t *testing.T) {
 				return false
 			}
 		}},
+		"replaced on a server without conditions": {bare: true, want: object.ErrChanged, fault: func(s *site) func(http.ResponseWriter, *http.Request, int) bool {
+			return func(w http.ResponseWriter, r *http.Request, n int) bool {
+				switch {
+				case n == 1:
+					return cut(w, data, "", 1_000_000)
+				case r.Method == http.MethodHead:
+					return false
+				}
+				w.Header().Set("Content-Length", fmt.Sprint(len(data)))
+				w.Header().Set("Last-Modified", published.Add(time.Second).Format(http.TimeFormat))
+				_, _ = io.WriteString(w, strings.ToUpper(data))
+				return true
+			}
+		}},
 		"replaced when it had been read": {want: object.ErrChanged, fault: func(s *site) func(http.ResponseWriter, *http.Request, int) bool {
 			return func(_ http.ResponseWriter, r *http.Request, _ int) bool {
 				if r.Method == http.MethodHead {
