@@ -39,29 +39,27 @@ func (d *Dir) Keeps(opts PutOptions) error {
 }
 
 // PutWith writes the object's file, with the time and the checksum of opts and on its
-// condition; what else opts describe is not kept. See [Keeper].
+// condition; what else opts describe is not kept. Imported.Checksum is that of the bytes that
+// were written, CRC32C if opts has none. See [Keeper].
 func (d *Dir) PutWith(ctx context.Context, key string, body io.Reader, size int64, opts PutOptions) (Imported, error) {
 	if err := d.check(key); err != nil {
 		return Imported{}, err
 	}
-	sum, _ := checksum.Split(opts.Checksum)
-	if err := d.put(ctx, key, checked(body, opts.Checksum), size, opts); err != nil {
+	made := Imported{Checksum: opts.Checksum, Parts: 1, Modified: opts.Modified}
+	sum := checksum.New(checksum.Default)
+	if name, _ := checksum.Split(opts.Checksum); name != "" {
+		body = checksum.Reader(body, opts.Checksum)
+	} else {
+		made.Checksum = ""
+		body = io.TeeReader(body, sum)
+	}
+	if err := d.put(ctx, key, body, size, opts); err != nil {
 		return Imported{}, d.fail("put", key, err)
 	}
-	made := Imported{Parts: 1, Modified: opts.Modified}
-	if sum != "" {
-		made.Checksum = opts.Checksum
+	if made.Checksum == "" {
+		made.Checksum = checksum.Sum(checksum.Default, sum)
 	}
 	return made, nil
-}
-
-// checked compares body with a checksum at its end. A file without one stays a file, which
-// the kernel copies.
-func checked(body io.Reader, sum string) io.Reader {
-	if sum == "" {
-		return body
-	}
-	return checksum.Reader(body, sum)
 }
 
 // placeNew gives a temporary file the name key besides its own, if nothing has it.

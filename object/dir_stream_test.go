@@ -42,6 +42,9 @@ func TestDirPutWith(t *testing.T) {
 	if names, err := os.ReadDir(filepath.Join(root, "a")); len(names) != 1 || err != nil {
 		t.Errorf("%v, %v are left", names, err)
 	}
+	if made, err := d.PutWith(t.Context(), "b", strings.NewReader("data"), -1, object.PutOptions{}); err != nil || made.Checksum != checksum.Of(checksum.CRC32C, []byte("data")) {
+		t.Errorf("without a checksum: %+v, %v", made, err)
+	}
 	if _, err := d.PutWith(t.Context(), "../k", strings.NewReader(""), 0, object.PutOptions{}); !myrmidon.IsPermanent(err) {
 		t.Errorf("a bad key: %v", err)
 	}

@@ -5,7 +5,7 @@
 // base64, big endian (Amazon S3 User Guide, "Checking object integrity").
 //
 // Of the three that S3 keeps of whole objects in parts, CRC32 and CRC32C cost little more than
-// copying the bytes, and CRC64NVME fifteen times as much (BenchmarkSums). So [Default] is
+// copying the bytes, and CRC64NVME some ten times as much (BenchmarkSums). So [Default] is
 // CRC32C, and CRC64NVME is for what has one already.
 package checksum
 
@@ -48,7 +48,7 @@ func New(name string) hash.Hash {
 	case CRC32C:
 		return crc32.New(castagnoli)
 	case CRC64NVME:
-		return crc64.New(nvme)
+		return newCRC64()
 	case SHA1:
 		return sha1.New()
 	case SHA256:

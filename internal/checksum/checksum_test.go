@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"hash/crc64"
 	"io"
 	"math/rand/v2"
 	"testing"
@@ -101,4 +102,23 @@ func BenchmarkSums(b *testing.B) {
 func ExampleCombine() {
 	fmt.Println(Combine(Of(CRC32C, []byte("12345")), Of(CRC32C, []byte("6789")), 4))
 	// Output: CRC32C:4waSgw==
+}
+
+// The CRC64NVME of our own is that of the standard library, however the bytes come.
+func TestCRC64IsThatOfTheStandardLibrary(t *testing.T) {
+	data := make([]byte, 100_003)
+	_, _ = rand.NewChaCha8([32]byte{2}).Read(data)
+	random := rand.New(rand.NewPCG(1, 2))
+	for _, size := range []int{0, 1, 7, stripe*stripes - 1, stripe * stripes, stripe*stripes + 1, 3*stripe*stripes + 77, len(data)} {
+		ours, theirs := newCRC64(), crc64.New(nvme)
+		theirs.Write(data[:size])
+		for rest := data[:size]; len(rest) > 0; {
+			n := min(1+random.IntN(2*stripe*stripes), len(rest))
+			ours.Write(rest[:n])
+			rest = rest[n:]
+		}
+		if got, want := ours.Sum(nil), theirs.Sum(nil); !bytes.Equal(got, want) {
+			t.Errorf("of %d bytes: %x, want %x", size, got, want)
+		}
+	}
 }

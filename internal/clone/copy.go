@@ -129,11 +129,11 @@ func (w *worker) copyOne(ctx context.Context, t *task, o object.Info, moved *ato
 		}
 		return e, nil
 	}
-	made, n, err := stream(ctx, src, dst, o, t.Copy, moved)
+	made, read, err := stream(ctx, src, dst, o, t.Copy, moved)
 	if err != nil {
 		return e, gone(o.Key, err)
 	}
-	e.How, e.Destination, e.size = "stream", made.ETag, n
+	e.How, e.Source, e.Destination, e.size = "stream", read.ETag, made.ETag, read.Size
 	if made.Checksum != "" {
 		e.Destination = made.Checksum
 	}

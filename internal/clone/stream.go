@@ -54,17 +54,18 @@ func (w *worker) canSet(s *Spec) error {
 var anyTags = object.PutOptions{Description: object.Description{Tags: map[string]string{}}}
 
 // stream copies an object through this process, with all that the destination can keep of
-// it, and returns what was made of how many bytes. They must have the checksum that the source
-// gives, if it gives one.
-func stream(ctx context.Context, src, dst object.Store, o object.Info, opts object.ImportOptions, moved *atomic.Int64) (made object.Imported, n int64, err error) {
+// it, and returns what was made of what, with the size of what was read. The bytes must have
+// the checksum that the source gives, if it gives one.
+func stream(ctx context.Context, src, dst object.Store, o object.Info, opts object.ImportOptions, moved *atomic.Int64) (made object.Imported, read object.Info, err error) {
 	keeper, keeps := dst.(object.Keeper)
 	from, err := open(ctx, src, o, keeps && opts.Tags == nil && keeper.Keeps(anyTags) == nil)
 	if err != nil {
-		return made, 0, err
+		return made, o, err
 	}
 	body := &steady{ctx: ctx, r: from.Body, src: src, o: from.Info, moved: moved}
 	defer func() {
-		n = body.n
+		read = from.Info
+		read.Size = body.n
 		if closeErr := from.Body.Close(); err == nil {
 			err = closeErr
 		}
@@ -75,7 +76,7 @@ func stream(ctx context.Context, src, dst object.Store, o object.Info, opts obje
 			attrs = opts.Attrs
 		}
 		made.Checksum = from.Checksum
-		return made, 0, dst.Put(ctx, o.Key, checksum.Reader(body, from.Checksum), from.Info.Size, attrs)
+		return made, o, dst.Put(ctx, o.Key, checksum.Reader(body, from.Checksum), from.Info.Size, attrs)
 	}
 	p := stored(opts)
 	if !opts.Replace {
@@ -89,7 +90,7 @@ func stream(ctx context.Context, src, dst object.Store, o object.Info, opts obje
 	}
 	p.Checksum, p.Modified = from.Checksum, o.Modified
 	made, err = keeper.PutWith(ctx, o.Key, body, from.Info.Size, p)
-	return made, 0, err
+	return made, o, err
 }
 
 // open opens the object of a listing, if it still is that one.

@@ -171,6 +171,9 @@ func TestFilesGetTheTimeOfTheSource(t *testing.T) {
 			if err := d.run(t.Context()); err != nil || len(d.failed) > 0 {
 				t.Fatal(err, d.failed)
 			}
+			if e := d.items["copy a"]; want > 0 && e.Destination != checksum.Of(checksum.CRC32C, []byte("data")) {
+				t.Errorf("%s: evidence %+v", how, e)
+			}
 			if sum := Summary(d.notes); sum.Copy != want {
 				t.Errorf("%s, round %d: %d are copied, want %d", how, round, sum.Copy, want)
 			}
