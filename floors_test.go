@@ -15,8 +15,9 @@ import (
 // floors is the house: the floor of each package. A package imports only from lower
 // floors. A new package must be placed here, and in DESIGN.md.
 var floors = map[string]int{
-	"myrmidon":                0,
-	"myrmidon/internal/limit": 0,
+	"myrmidon":                   0,
+	"myrmidon/internal/checksum": 0,
+	"myrmidon/internal/limit":    0,
 
 	"myrmidon/engine":         1,
 	"myrmidon/object":         1,

@@ -44,7 +44,8 @@ import (
 // A part of a key has at most 255 bytes on most file systems. Where the file system
 // folds letter case (macOS by default), keys that differ in case only are one
 // object. An ETag could repeat if an object were replaced twice by bodies of one
-// length within one tick of the file system's clock (about 4 ms on Linux).
+// length within one tick of the file system's clock (about 4 ms on Linux), or by
+// PutWith with the same time.
 type Dir struct {
 	// Sync makes Put wait until the object would survive a power cut: fsync of the
 	// file and of the folders that name it. Set it before the first use.

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"myrmidon"
 	"myrmidon/object"
@@ -70,6 +71,8 @@ func putTooMuch(root string, want error) int {
 		check("Put", errors.Is(err, want), key, err)
 		fmt.Println("error:", err)
 		check("hint", myrmidon.IsPermanent(err) && strings.Contains(myrmidon.Hint(err), root), key, err)
+		_, err = d.PutWith(ctx, key, io.LimitReader(zeros{}, 64<<20), 64<<20, object.PutOptions{Modified: time.Now(), Checksum: "CRC32C:AAAAAA=="})
+		check("PutWith", errors.Is(err, want), key, err)
 	}
 	head, err := d.Head(ctx, "a/k")
 	check("Head", err == nil && head.Size == 3, head, err)

@@ -36,7 +36,7 @@ func (d *Dir) Put(ctx context.Context, key string, body io.Reader, size int64, _
 	if err := d.check(key); err != nil {
 		return err
 	}
-	if err := d.put(ctx, key, body, size); err != nil {
+	if err := d.put(ctx, key, body, size, PutOptions{}); err != nil {
 		return d.fail("put", key, err)
 	}
 	return nil
@@ -52,14 +52,14 @@ func (d *Dir) Copy(ctx context.Context, from, to string) error {
 	if err != nil {
 		return d.fail("copy", from, err)
 	}
-	if err := closing(src, d.put(ctx, to, src, info.Size)); err != nil {
+	if err := closing(src, d.put(ctx, to, src, info.Size, PutOptions{})); err != nil {
 		return d.fail(fmt.Sprintf("copy %q to", from), to, err)
 	}
 	return nil
 }
 
-// put writes body under a temporary name and renames it.
-func (d *Dir) put(ctx context.Context, key string, body io.Reader, size int64) (err error) {
+// put writes body under a temporary name and renames it. Of opts it does what a file can.
+func (d *Dir) put(ctx context.Context, key string, body io.Reader, size int64, opts PutOptions) (err error) {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -112,10 +112,20 @@ func (d *Dir) put(ctx context.Context, key string, body io.Reader, size int64) (
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if err := place(root, name, key); err != nil {
+	if !opts.Modified.IsZero() {
+		if err := root.Chtimes(name, time.Time{}, opts.Modified); err != nil {
+			return err
+		}
+	}
+	if opts.IfNone {
+		err = placeNew(root, name, key) // the temporary name goes
+	} else {
+		err = place(root, name, key)
+		placed = err == nil
+	}
+	if err != nil {
 		return err
 	}
-	placed = true
 	if d.Sync {
 		return syncFolders(root, path.Dir(key))
 	}

@@ -1,6 +1,7 @@
 // Package object stores objects under keys: what every workload reads from and
-// writes to. A [Store] is a folder ([Dir]), memory ([Mem]) or, in packages above,
-// a bucket.
+// writes to. A [Store] is a folder ([Dir]), memory ([Mem]), a read-only folder of an HTTP
+// server ([Origin]) or, in packages above, a bucket. What only some stores can do are
+// interfaces of their own: [Copier], [Importer], [Describer], [Keeper], [Checksummer].
 //
 // Keys are UTF-8 or raw bytes, at most 1,024 bytes, with "/" between parts by
 // convention. A key never begins with "/" and has no empty, "." or ".." part where
@@ -77,8 +78,8 @@ type Attrs struct {
 // Info describes an object.
 type Info struct {
 	Key      string
-	Size     int64     // bytes
-	Modified time.Time // UTC
+	Size     int64     // bytes; -1 if an Origin does not say it
+	Modified time.Time // UTC; zero if an Origin does not say it
 	// ETag changes when the bytes do. For a folder it is made of inode, size and
 	// modification time; for memory it is a hash.
 	ETag string

@@ -38,6 +38,7 @@ type cloneFlags struct {
 	minSize, maxSize        string
 	newer, older            string
 	sizeOnly, checksum, all bool
+	exactTimes              bool
 	delete                  bool
 	maxDelete               int64
 	verify, report          string
@@ -60,13 +61,15 @@ func (a *app) cloneCommand() *cobra.Command {
 		Short:   "Make a bucket, prefix or folder like another",
 		Long: `Make DESTINATION like SOURCE: copy every object that it does not have, or has in another
 size or older. Both are s3://bucket/prefix, with ?profile=NAME&endpoint=URL&region=R, or
-folders. Nothing is deleted without --delete.
+folders; SOURCE may be an HTTP origin, https://host/folder/. Nothing is deleted without
+--delete.
 
 Both are listed by ranges of keys, side by side, and compared page by page, so that
 copying begins with the first page. Between buckets of one service and account objects
 are copied by the service, with one request each and on the condition that they are as
-they were listed; else their bytes stream through this machine. Each object has its line
-of evidence: --report FILE, or myrmidon runs items.
+they were listed; else their bytes stream through this machine, with metadata and tags, and
+with a checksum that the destination confirms. Each object has its line of evidence:
+--report FILE, or myrmidon runs items.
 
 When the process is killed, myrmidon runs resume goes on where it was.
 
@@ -76,6 +79,7 @@ a bucket (README, Clone).`,
   myrmidon clone s3://media-eu/films/ ./films --exclude '*.tmp' --dry-run
   myrmidon clone ./site s3://www --delete --max-delete 100
   myrmidon clone 's3://a?endpoint=http://10.0.0.5:9000&profile=old' s3://b --report moved.jsonl
+  myrmidon clone https://mirror.example/pub/films/ s3://films --include '*.mp4'
   myrmidon clone --watch s3://commands
   myrmidon clone --submit s3://commands/42 s3://media-eu s3://media-us --wait`,
 		Args: args(cobra.MaximumNArgs(2)),
@@ -89,11 +93,12 @@ a bucket (README, Clone).`,
 	fl.StringVar(&f.newer, "newer", "", "only objects modified since: 24h ago, or 2026-11-01, or 2026-11-01T12:00:00Z")
 	fl.StringVar(&f.older, "older", "", "only objects modified before: as --newer")
 	fl.BoolVar(&f.sizeOnly, "size-only", false, "objects of one size are alike, however old")
+	fl.BoolVar(&f.exactTimes, "exact-timestamps", false, "into a folder: objects are alike only if their times are the same, not if the file is newer")
 	fl.BoolVar(&f.checksum, "checksum", false, "objects are alike if their ETags are, however old")
 	fl.BoolVar(&f.all, "all", false, "copy what is alike too")
 	fl.BoolVar(&f.delete, "delete", false, "delete what SOURCE does not have, when everything is copied")
 	fl.Int64Var(&f.maxDelete, "max-delete", -1, "delete nothing if there is more than this to delete; -1: any number")
-	fl.StringVar(&f.verify, "verify", "", "compare afterwards: etag (the default; both are listed again) or read (both are read)")
+	fl.StringVar(&f.verify, "verify", "", "compare afterwards: etag (the default: both are listed again, and read where ETags cannot tell), checksum (the stores are asked for checksums before that) or read (all is read)")
 	fl.Lookup("verify").NoOptDefVal = string(clone.VerifyETag)
 	fl.StringVar(&f.report, "report", "", "file for the evidence, a line of JSON an object")
 	fl.StringVar(&f.metadata, "metadata", "copy", "copy the objects' metadata, or replace it by --content-type, --cache-control and --meta")
@@ -111,7 +116,7 @@ a bucket (README, Clone).`,
 	f.documents.add(fl)
 	a.runFlags(fl)
 	for name, values := range map[string][]string{
-		"verify": {"etag", "read"}, "metadata": {"copy", "replace"}, "sse": {"AES256", "aws:kms", "aws:kms:dsse"},
+		"verify": {"etag", "checksum", "read"}, "metadata": {"copy", "replace"}, "sse": {"AES256", "aws:kms", "aws:kms:dsse"},
 		"storage-class": {"STANDARD", "STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING", "GLACIER_IR", "GLACIER", "DEEP_ARCHIVE"},
 		"acl":           {"private", "public-read", "authenticated-read", "bucket-owner-read", "bucket-owner-full-control"},
 	} {
@@ -133,14 +138,20 @@ func (f *cloneFlags) spec(source, destination string) (s clone.Spec, err error) 
 	for _, c := range []struct {
 		set bool
 		how clone.Compare
-	}{{f.sizeOnly, clone.CompareSize}, {f.checksum, clone.CompareETag}, {f.all, clone.CompareNone}} {
+	}{{f.sizeOnly, clone.CompareSize}, {f.exactTimes, clone.CompareExact}, {f.checksum, clone.CompareETag}, {f.all, clone.CompareNone}} {
 		if c.set {
 			s.Compare = c.how
 			chosen++
 		}
 	}
 	if chosen > 1 {
-		return s, usage(errors.New("--size-only, --checksum and --all: use one of them"))
+		return s, usage(errors.New("--size-only, --exact-timestamps, --checksum and --all: use one of them"))
+	}
+	if f.exactTimes && !wire.IsLocal(s.Destination) {
+		return s, usage(errors.New("--exact-timestamps needs a folder as DESTINATION: the time of an object in a bucket is when it was put"))
+	}
+	if err := wire.CanWrite(s.Destination); err != nil {
+		return s, usage(err)
 	}
 	if f.maxDelete >= 0 && !f.delete {
 		return s, usage(errors.New("--max-delete means nothing without --delete"))

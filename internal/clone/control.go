@@ -70,7 +70,7 @@ func (s *Spec) controlled(entries []entry, from, to object.Range, done bool) (ou
 			if whole {
 				seg = segment{documents.PrefixName(strings.TrimSuffix(folder, "/")), text(folder)}
 			}
-			t := task{s.Source, s.Destination, s.Compare, s.Copy, part, s.Control, &seg}
+			t := task{Source: s.Source, Destination: s.Destination, Compare: s.Compare, Verify: s.Verify, Copy: s.Copy, Objects: part, Control: s.Control, Segment: &seg}
 			if jobs[i].Spec, err = json.Marshal(t); err != nil {
 				return nil, nil, err
 			}

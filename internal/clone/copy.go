@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"sync"
 	"sync/atomic"
@@ -21,9 +20,11 @@ type Evidence struct {
 	Action      string `json:"action"`                // copy, delete, verify
 	Source      string `json:"source,omitempty"`      // ETag
 	Destination string `json:"destination,omitempty"` // ETag, or checksum where the store gives one
-	How         string `json:"how,omitempty"`         // server: by the destination; parts: by it, in parts; stream: through this process; found: before this process was killed
+	How         string `json:"how,omitempty"`         // server: by the destination; parts: by it, in parts; stream: through this process; found: before this process was killed; of verify: read, checksum
 	Attempts    uint32 `json:"attempts"`
 	Millis      int64  `json:"ms"`
+
+	size int64 // bytes streamed, where the listing did not know
 }
 
 // opened is a job's task with its stores.
@@ -65,7 +66,9 @@ func (w *worker) each(ctx context.Context, job myrmidon.Job, do func(ctx context
 		o := t.Objects[it.Index-job.First].info()
 		start := time.Now()
 		e, err := do(ctx, t, o, &moved)
-		it.Name, it.Bytes = o.Key, o.Size
+		if it.Name, it.Bytes = o.Key, o.Size; o.Size < 0 {
+			it.Bytes = e.size
+		}
 		if err != nil {
 			it.Error = myrmidon.AsFailure(err)
 			return outcome(err)
@@ -152,8 +155,15 @@ func (w *worker) copyOne(ctx context.Context, t *opened, o object.Info, moved *a
 		}
 		return e, nil
 	}
-	e.How = "stream"
-	return e, gone(o.Key, stream(ctx, src, dst, o, t.Copy, moved))
+	made, read, err := stream(ctx, src, dst, o, t.Copy, moved)
+	if err != nil {
+		return e, gone(o.Key, err)
+	}
+	e.How, e.Source, e.Destination, e.size = "stream", read.ETag, made.ETag, read.Size
+	if made.Checksum != "" {
+		e.Destination = made.Checksum
+	}
+	return e, nil
 }
 
 // gone makes what cannot be helped by trying again permanent, and says what it means.
@@ -169,80 +179,12 @@ func gone(key string, err error) error {
 	return err
 }
 
-// stream copies an object through this process.
-func stream(ctx context.Context, src, dst object.Store, o object.Info, opts object.ImportOptions, moved *atomic.Int64) (err error) {
-	r, info, err := src.Get(ctx, o.Key, 0, -1)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if closeErr := r.Close(); err == nil {
-			err = closeErr
-		}
-	}()
-	if info.ETag != o.ETag || info.Size != o.Size {
-		return fmt.Errorf("%w: it has %d bytes and ETag %q, and had %d and %q", object.ErrChanged, info.Size, info.ETag, o.Size, o.ETag)
-	}
-	attrs := info.Attrs
-	if opts.Replace {
-		attrs = opts.Attrs
-	}
-	return dst.Put(ctx, o.Key, &steady{ctx: ctx, r: r, src: src, o: o, moved: moved}, o.Size, attrs)
-}
-
-// steady reads an object that must be the same when it has been read: where a store's
-// objects are files, somebody may write to one that is open. Its last byte is given only
-// then, so that what was put together of two versions is never whole.
-type steady struct {
-	ctx   context.Context
-	r     io.Reader
-	src   object.Store
-	o     object.Info
-	moved *atomic.Int64
-	n     int64
-	same  bool
-}
-
-func (s *steady) Read(p []byte) (int, error) {
-	n, err := s.r.Read(p)
-	s.n += int64(n)
-	s.moved.Add(int64(n))
-	if s.n < s.o.Size || s.same {
-		return n, err
-	}
-	if _, local := s.src.(object.Local); local {
-		now, err := s.src.Head(s.ctx, s.o.Key)
-		if err != nil {
-			return 0, err
-		}
-		if now.ETag != s.o.ETag {
-			return 0, fmt.Errorf("%w while it was read", object.ErrChanged)
-		}
-	}
-	s.same = true
-	return n, err
-}
-
-// check is the handler of [KindVerify]: both objects are read, or looked at again where
-// the listings differ.
+// check is the handler of [KindVerify]: objects that the listings do not vouch for are
+// compared by their checksums, or read.
 func (w *worker) check(ctx context.Context, job myrmidon.Job) (myrmidon.Result, error) {
 	return w.each(ctx, job, w.checkOne)
 }
 
 func (w *worker) checkOne(ctx context.Context, t *opened, o object.Info, moved *atomic.Int64) (Evidence, error) {
-	a, err := digest(ctx, t.src, o.Key, moved)
-	if err != nil {
-		return Evidence{}, gone(o.Key, fmt.Errorf("verify: read the source: %w", err))
-	}
-	b, err := digest(ctx, t.dst, o.Key, moved)
-	if errors.Is(err, fs.ErrNotExist) {
-		return Evidence{}, myrmidon.Permanent(myrmidon.WithHint(fmt.Errorf("%q is not in the destination", o.Key), "run the clone again"))
-	}
-	if err != nil {
-		return Evidence{}, fmt.Errorf("verify: read the destination: %w", err)
-	}
-	if a != b {
-		return Evidence{}, myrmidon.Permanent(myrmidon.WithHint(fmt.Errorf("%q differs: CRC-64 %s in the source, %s in the destination", o.Key, a, b), "run the clone again with --compare none"))
-	}
-	return Evidence{Action: "verify", Source: a, Destination: b, How: "read"}, nil
+	return verify(ctx, t.src, t.dst, o, t.Verify == VerifyChecksum, moved)
 }

@@ -2,20 +2,83 @@ package clone
 
 import (
 	"context"
-	"encoding/base64"
-	"encoding/binary"
-	"hash/crc64"
+	"errors"
+	"fmt"
 	"io"
+	"io/fs"
 	"sync/atomic"
 
+	"myrmidon"
+	"myrmidon/internal/checksum"
 	"myrmidon/object"
 )
 
-// nvme is the polynomial of CRC64NVME, which S3 calls so (Rocksoft; reversed).
-var nvme = crc64.MakeTable(0x9a6c9329ac4bc9b5)
+// verify compares an object of both stores by its bytes. With sums it asks the stores for
+// checksums first, and reads only what has none of the same kind.
+func verify(ctx context.Context, src, dst object.Store, o object.Info, sums bool, moved *atomic.Int64) (Evidence, error) {
+	var a, b string
+	if sums {
+		var err error
+		if a, err = kept(ctx, src, o.Key); err != nil {
+			return Evidence{}, gone(o.Key, fmt.Errorf("verify: ask the source: %w", err))
+		}
+		if b, err = kept(ctx, dst, o.Key); err != nil {
+			return Evidence{}, lacking(o.Key, fmt.Errorf("verify: ask the destination: %w", err))
+		}
+	}
+	how := "checksum"
+	name, _ := checksum.Split(a)
+	if other, _ := checksum.Split(b); name == "" {
+		name = other
+	} else if other != name {
+		b = ""
+	}
+	if name == "" {
+		name = checksum.CRC64NVME
+	}
+	var err error
+	if a == "" {
+		how = "read"
+		if a, err = digest(ctx, src, o.Key, name, moved); err != nil {
+			return Evidence{}, gone(o.Key, fmt.Errorf("verify: read the source: %w", err))
+		}
+	}
+	if b == "" {
+		how = "read"
+		if b, err = digest(ctx, dst, o.Key, name, moved); err != nil {
+			return Evidence{}, lacking(o.Key, fmt.Errorf("verify: read the destination: %w", err))
+		}
+	}
+	if a != b {
+		return Evidence{}, myrmidon.Permanent(myrmidon.WithHint(fmt.Errorf("%q differs: %s in the source, %s in the destination", o.Key, a, b), "run the clone again with --all"))
+	}
+	return Evidence{Action: "verify", Source: a, Destination: b, How: how}, nil
+}
 
-// digest reads an object and returns its CRC64NVME as S3 writes it, in base64.
-func digest(ctx context.Context, s object.Store, key string, moved *atomic.Int64) (sum string, err error) {
+// lacking says what it means if the destination does not have the object.
+func lacking(key string, err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return myrmidon.Permanent(myrmidon.WithHint(fmt.Errorf("%q is not in the destination", key), "run the clone again"))
+	}
+	return err
+}
+
+// kept returns the checksum that a store keeps of an object, "" if it keeps none that can be
+// compared.
+func kept(ctx context.Context, s object.Store, key string) (string, error) {
+	c, ok := s.(object.Checksummer)
+	if !ok {
+		return "", nil
+	}
+	sum, _, err := c.Checksum(ctx, key)
+	if name, _ := checksum.Split(sum); err != nil || name == "" {
+		return "", err
+	}
+	return sum, nil
+}
+
+// digest reads an object and returns its checksum of a name.
+func digest(ctx context.Context, s object.Store, key, name string, moved *atomic.Int64) (sum string, err error) {
 	r, _, err := s.Get(ctx, key, 0, -1)
 	if err != nil {
 		return "", err
@@ -25,11 +88,11 @@ func digest(ctx context.Context, s object.Store, key string, moved *atomic.Int64
 			err = closeErr
 		}
 	}()
-	h := crc64.New(nvme)
+	h := checksum.New(name)
 	n, err := io.Copy(h, r)
 	moved.Add(n)
 	if err != nil {
 		return "", err
 	}
-	return base64.StdEncoding.EncodeToString(binary.BigEndian.AppendUint64(nil, h.Sum64())), nil
+	return checksum.Sum(name, h), nil
 }

@@ -3,7 +3,6 @@ package clone
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"regexp"
 
@@ -79,29 +78,6 @@ func (w *worker) planStep(ctx context.Context, step myrmidon.Step) (myrmidon.Sli
 	return w.slice(ctx, &spec, c, step, kind, choose)
 }
 
-// canSet refuses what only a service that copies by itself can give to an object: streamed
-// objects would be without it, and nobody told.
-func (w *worker) canSet(s *Spec) error {
-	o := s.Copy
-	if o.Tags == nil && len(o.Metadata) == 0 && o.StorageClass == "" && o.Encryption == "" && o.ACL == "" {
-		return nil
-	}
-	src, err := w.open(s.Source)
-	if err != nil {
-		return err
-	}
-	dst, err := w.open(s.Destination)
-	if err != nil {
-		return err
-	}
-	if im, ok := dst.(object.Importer); ok && im.CanImport(src) {
-		return nil
-	}
-	return myrmidon.Permanent(myrmidon.WithHint(
-		errors.New("user metadata, tags, storage class, encryption and ACL can be set only between buckets of one endpoint and profile"),
-		"leave these flags away, or set the destination bucket's defaults"))
-}
-
 // slice plans the next pages of a range.
 func (w *worker) slice(ctx context.Context, spec *Spec, c cursor, step myrmidon.Step, kind string, choose func(*Note, *object.Info, *object.Info) *object.Info) (out myrmidon.Slice, err error) {
 	s, err := w.scan(spec, &c.At, c.Bare)
@@ -173,7 +149,7 @@ func (s *Spec) toCopy(n *Note, src, dst *object.Info) *object.Info {
 		return nil
 	}
 	n.Listed++
-	n.Bytes += src.Size
+	n.Bytes += max(src.Size, 0)
 	if dst != nil && s.Compare.alike(*src, *dst) {
 		n.Skipped++
 		return nil
@@ -199,7 +175,7 @@ func (s *Spec) toCheck(n *Note, src, dst *object.Info) *object.Info {
 	if src == nil || !s.Filter.takes(*src) {
 		return nil
 	}
-	if s.Verify == VerifyETag && dst != nil && src.Size == dst.Size && src.ETag == dst.ETag && md5sum.MatchString(src.ETag) {
+	if s.Verify != VerifyRead && dst != nil && src.Size == dst.Size && src.ETag == dst.ETag && md5sum.MatchString(src.ETag) {
 		n.Alike++
 		return nil
 	}

@@ -18,7 +18,10 @@ type Compare string
 const (
 	// CompareTime takes them for alike if the destination's is not older.
 	CompareTime Compare = "time"
-	CompareSize Compare = "size" // if their sizes are
+	// CompareExact takes them for alike if they are of the same time, which only a folder
+	// can be given.
+	CompareExact Compare = "exact"
+	CompareSize  Compare = "size" // if their sizes are
 	// CompareETag takes them for alike if their ETags are: MD5, or that of the same parts.
 	CompareETag Compare = "etag"
 	CompareNone Compare = "none" // never: all is copied
@@ -33,6 +36,9 @@ const (
 	// VerifyETag lists both again: each object must be there with the same size and ETag.
 	// Those whose ETags differ, or are of different kinds, are read.
 	VerifyETag Verify = "etag"
+	// VerifyChecksum is VerifyETag, but where ETags cannot tell, the stores are asked for
+	// checksums. What has none of the same kind is read.
+	VerifyChecksum Verify = "checksum"
 	// VerifyRead reads both and compares the bytes.
 	VerifyRead Verify = "read"
 )
@@ -72,10 +78,10 @@ func (s Spec) Validate() error {
 	switch {
 	case s.Source == "" || s.Destination == "":
 		err = errors.New("clone: a source and a destination are needed")
-	case !slices.Contains([]Compare{CompareTime, CompareSize, CompareETag, CompareNone}, s.Compare):
-		err = myrmidon.WithHint(fmt.Errorf("clone: compare %q is not known", s.Compare), "use time, size, etag or none")
-	case !slices.Contains([]Verify{VerifyNone, VerifyETag, VerifyRead}, s.Verify):
-		err = myrmidon.WithHint(fmt.Errorf("clone: verify %q is not known", s.Verify), "use etag or read")
+	case !slices.Contains([]Compare{CompareTime, CompareExact, CompareSize, CompareETag, CompareNone}, s.Compare):
+		err = myrmidon.WithHint(fmt.Errorf("clone: compare %q is not known", s.Compare), "use time, exact, size, etag or none")
+	case !slices.Contains([]Verify{VerifyNone, VerifyETag, VerifyChecksum, VerifyRead}, s.Verify):
+		err = myrmidon.WithHint(fmt.Errorf("clone: verify %q is not known", s.Verify), "use etag, checksum or read")
 	case s.Filter.MaxSize > 0 && s.Filter.MinSize > s.Filter.MaxSize:
 		err = fmt.Errorf("clone: the least size, %d bytes, is above the largest, %d", s.Filter.MinSize, s.Filter.MaxSize)
 	case !s.Filter.After.IsZero() && !s.Filter.Before.IsZero() && !s.Filter.After.Before(s.Filter.Before):
@@ -99,18 +105,22 @@ func (f *Filter) TakesKey(key string) bool {
 
 // takes reports whether an object of the source is taken.
 func (f *Filter) takes(o object.Info) bool {
-	return o.Size >= f.MinSize && (f.MaxSize == 0 || o.Size <= f.MaxSize) &&
+	return (o.Size < 0 || o.Size >= f.MinSize) && (f.MaxSize == 0 || o.Size <= f.MaxSize) &&
 		(f.After.IsZero() || !o.Modified.Before(f.After)) && (f.Before.IsZero() || o.Modified.Before(f.Before)) &&
 		f.TakesKey(o.Key)
 }
 
 // alike reports whether dst is taken for a copy of src.
 func (c Compare) alike(src, dst object.Info) bool {
+	// Files of a clone have the source's time, but some file systems keep whole seconds.
+	same := dst.Modified.Equal(src.Modified) || dst.Modified.Equal(src.Modified.Truncate(time.Second))
 	switch {
 	case src.Size != dst.Size:
 		return false
 	case c == CompareTime:
-		return !dst.Modified.Before(src.Modified)
+		return same || dst.Modified.After(src.Modified)
+	case c == CompareExact:
+		return same
 	case c == CompareSize:
 		return true
 	case c == CompareETag:

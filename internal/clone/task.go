@@ -14,6 +14,7 @@ type task struct {
 	Source      string               `json:"source"`
 	Destination string               `json:"destination"`
 	Compare     Compare              `json:"compare,omitempty"`
+	Verify      Verify               `json:"verify,omitempty"`
 	Copy        object.ImportOptions `json:"copy,omitzero"`
 	Objects     []entry              `json:"objects"`
 
@@ -85,10 +86,10 @@ func (s *Spec) jobs(kind string, entries []entry) ([]myrmidon.Planned, error) {
 			if size += len(key) + 120 + len(entries[n].ETag); size > jobBytes && n > 0 {
 				break
 			}
-			units += 1 + entries[n].Size/unit
+			units += 1 + max(entries[n].Size, 0)/unit
 			n++
 		}
-		spec, err := json.Marshal(task{Source: s.Source, Destination: s.Destination, Compare: s.Compare, Copy: s.Copy, Objects: entries[:n]})
+		spec, err := json.Marshal(task{Source: s.Source, Destination: s.Destination, Compare: s.Compare, Verify: s.Verify, Copy: s.Copy, Objects: entries[:n]})
 		if err != nil {
 			return nil, err
 		}

@@ -2,6 +2,7 @@
 //
 //	./out, /srv/media, file:///srv/media    a folder (object.Dir)
 //	s3://bucket, s3://bucket/folder         a bucket, or a folder in it (object/s3)
+//	https://host/folder/, http://…          an HTTP origin, read-only (object.Origin)
 //
 // # Addresses of S3
 //
@@ -36,6 +37,9 @@ import (
 // credentials and memory for as long as the process lives, so it may be called for each
 // job, from many goroutines. Errors are permanent and say which addresses are known.
 func Store(address string) (object.Store, error) {
+	if isHTTP(address) {
+		return origin(address)
+	}
 	if !isS3(address) {
 		dir, err := Folder(address)
 		if err != nil {
@@ -79,7 +83,7 @@ func Apart(one, two string) error {
 			return nil
 		}
 		a, b = "/"+x.key, "/"+y.key
-	} else if isS3(one) || isS3(two) {
+	} else if isS3(one) || isS3(two) || isHTTP(one) != isHTTP(two) {
 		return nil
 	} else {
 		a, b = resolved(a), resolved(b)
@@ -143,8 +147,16 @@ func Object(address string) (store object.Store, key string, err error) {
 }
 
 // Canonical returns the address by which any process of this machine finds the same: a
-// folder's or file's absolute path; an address of S3 as it is, if it is correct.
+// folder's or file's absolute path; an address of S3 as it is, if it is correct; the URL of an
+// HTTP origin, with a "/" at its end.
 func Canonical(address string) (string, error) {
+	if isHTTP(address) {
+		o, err := origin(address)
+		if err != nil {
+			return "", err
+		}
+		return o.String(), nil
+	}
 	if !isS3(address) {
 		return Folder(address)
 	}
@@ -193,7 +205,7 @@ func Folder(address string) (string, error) {
 
 func known(what string) error {
 	return myrmidon.Permanent(myrmidon.WithHint(fmt.Errorf("%s", what),
-		"give a folder: ./out, /srv/media or file:///srv/media; or a bucket: s3://bucket/folder"))
+		"give a folder: ./out, /srv/media or file:///srv/media; or a bucket: s3://bucket/folder; or, to clone from it, an HTTP origin: https://host/folder/"))
 }
 
 // redact leaves out what may be a user's name and password.

@@ -1,48 +1,67 @@
 package s3
 
 import (
-	"crypto/sha1"
-	"crypto/sha256"
-	"hash"
-	"hash/crc32"
-	"hash/crc64"
-	"io"
 	"net/http"
 	"strings"
-)
 
-// checksum is one of those that S3 keeps with objects (Amazon S3 User Guide, "Checking
-// object integrity").
-type checksum struct {
-	hash.Hash
-	name string
-}
+	"github.com/aws/aws-sdk-go-v2/aws"
+
+	"myrmidon/internal/checksum"
+)
 
 // algorithms are the checksums that are looked for in an answer, the fastest first.
-var algorithms = [...]struct {
-	name, header string
-	make         func() hash.Hash
-}{
-	{"CRC32", "X-Amz-Checksum-Crc32", func() hash.Hash { return crc32.NewIEEE() }},
-	{"CRC32C", "X-Amz-Checksum-Crc32c", func() hash.Hash { return crc32.New(castagnoli) }},
-	{"CRC64NVME", "X-Amz-Checksum-Crc64nvme", func() hash.Hash { return crc64.New(nvme) }},
-	{"SHA256", "X-Amz-Checksum-Sha256", sha256.New},
-	{"SHA1", "X-Amz-Checksum-Sha1", sha1.New},
+var algorithms = [...]struct{ name, header string }{
+	{checksum.CRC32, "X-Amz-Checksum-Crc32"},
+	{checksum.CRC32C, "X-Amz-Checksum-Crc32c"},
+	{checksum.CRC64NVME, "X-Amz-Checksum-Crc64nvme"},
+	{checksum.SHA256, "X-Amz-Checksum-Sha256"},
+	{checksum.SHA1, "X-Amz-Checksum-Sha1"},
 }
 
-var (
-	castagnoli = crc32.MakeTable(crc32.Castagnoli)
-	nvme       = crc64.MakeTable(0x9a6c_9329_ac4b_c9b5) // NVM Express, "64b CRC", reflected
-)
-
-// validated returns the body of an answer, which is compared with its checksum if it has
-// one. That of an object stored in parts may be one of their checksums ("…-3"), which says
-// nothing of the body.
-func validated(resp *http.Response) io.ReadCloser {
+// checksumHeader is the canonical name of the header that a checksum travels in.
+func checksumHeader(name string) string {
 	for _, a := range algorithms {
-		if want := resp.Header.Get(a.header); want != "" && !strings.Contains(want, "-") {
-			return &validatedBody{ReadCloser: resp.Body, sum: checksum{a.make(), a.name}, want: want}
+		if a.name == name {
+			return a.header
 		}
 	}
-	return resp.Body
+	return ""
+}
+
+// checksumIn returns the checksum of all bytes of an object that an answer has. That of an
+// object stored in parts may be one of their checksums ("…-3"), which says nothing of the
+// bytes.
+func checksumIn(h http.Header) string {
+	for _, a := range algorithms {
+		if v := h[a.header]; len(v) > 0 && isWhole(v[0]) {
+			return checksum.Join(a.name, v[0])
+		}
+	}
+	return ""
+}
+
+func isWhole(value string) bool { return value != "" && !strings.Contains(value, "-") }
+
+// sums are the fields of the SDK for the checksums of an object or part.
+type sums struct{ crc32, crc32c, crc64nvme, sha256, sha1 *string }
+
+// whole is checksumIn.
+func (s sums) whole() string {
+	for i, v := range [...]*string{s.crc32, s.crc32c, s.crc64nvme, s.sha256, s.sha1} {
+		if isWhole(aws.ToString(v)) {
+			return checksum.Join(algorithms[i].name, *v)
+		}
+	}
+	return ""
+}
+
+// sumsOf returns the fields for a checksum.
+func sumsOf(sum string) (s sums) {
+	name, value := checksum.Split(sum)
+	for i, to := range [...]**string{&s.crc32, &s.crc32c, &s.crc64nvme, &s.sha256, &s.sha1} {
+		if name == algorithms[i].name {
+			*to = &value
+		}
+	}
+	return s
 }

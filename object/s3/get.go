@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"strconv"
 	"strings"
 	"time"
 
 	"myrmidon"
+	"myrmidon/internal/checksum"
 	"myrmidon/object"
 )
 
@@ -58,6 +60,11 @@ func (s *Store) get(ctx context.Context, key, full string, offset, length int64)
 	if end >= 0 {
 		r.end = min(end, size)
 	}
+	if out.validate && offset == 0 && r.end == size {
+		if name, _ := checksum.Split(out.checksum); name != "" {
+			r.sumName, r.sum, r.want = name, checksum.New(name), out.checksum
+		}
+	}
 	out.info.Key, out.info.Size = key, size
 	return r, out.info, nil
 }
@@ -97,6 +104,10 @@ type reader struct {
 	tries       int   // resumptions since mark
 	mark        int64 // offset when tries was 0
 	err         error // what Read returns from now on
+
+	// The checksum of all bytes, where it is to be compared; else sum is nil.
+	sumName, want string
+	sum           hash.Hash
 }
 
 // request sends a GET for the bytes from offset up to end, or to the object's last if
@@ -158,6 +169,9 @@ func (r *reader) Read(p []byte) (int, error) {
 		}
 		n, err := r.body.Read(p)
 		r.offset += int64(n)
+		if r.sum != nil {
+			r.sum.Write(p[:n])
+		}
 		switch {
 		case r.offset > r.end:
 			r.err = r.failed(errors.New("the server sent more than it announced"))
@@ -165,7 +179,7 @@ func (r *reader) Read(p []byte) (int, error) {
 		case err == nil:
 			return n, nil
 		case err == io.EOF && r.offset == r.end:
-			r.err = io.EOF
+			r.err = r.compare()
 		case err == io.EOF:
 			err = io.ErrUnexpectedEOF
 			fallthrough
@@ -176,6 +190,16 @@ func (r *reader) Read(p []byte) (int, error) {
 			return n, nil
 		}
 	}
+}
+
+// compare is the end of the body, or the error of a wrong checksum.
+func (r *reader) compare() error {
+	if r.sum != nil {
+		if got := checksum.Sum(r.sumName, r.sum); got != r.want {
+			return r.failed(&checksum.Error{Got: got, Want: r.want})
+		}
+	}
+	return io.EOF
 }
 
 // resume opens the rest of the body after the error broken, or sets r.err.

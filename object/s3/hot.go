@@ -28,10 +28,13 @@ type hot interface {
 	head(ctx context.Context, key string) (object.Info, error)
 	// get opens an object, or the range "bytes=…" of it, if its ETag is ifMatch or that is "".
 	get(ctx context.Context, key, byteRange, ifMatch string) (*opened, error)
-	// put stores an object.
-	put(ctx context.Context, key string, data []byte, attrs object.Attrs) error
-	// putPart stores part n of an upload.
-	putPart(ctx context.Context, key, upload string, n int, data []byte) (piece, error)
+	// checksum describes an object, and says the checksum of its bytes: "CRC32:…".
+	checksum(ctx context.Context, key string) (object.Info, string, error)
+	// put stores an object, whose checksum is sum ("CRC32C:…"), or is computed here if that
+	// is "".
+	put(ctx context.Context, key string, data []byte, sum string, opts *object.PutOptions) (piece, error)
+	// putPart stores part n of an upload. sum is as in put.
+	putPart(ctx context.Context, key, upload string, n int, data []byte, sum string) (piece, error)
 	// copy makes key a copy.
 	copy(ctx context.Context, key string, c copying) (piece, error)
 	// copyPart makes part n of an upload a copy.
@@ -59,12 +62,15 @@ type opened struct {
 	contentRange string
 	etag         string // as it was sent, with its quotes
 	info         object.Info
+	checksum     string // of the whole object: "CRC32:…"; "" if the answer has none
+	validate     bool   // nobody else compares the bytes with it
+	// describe returns what else the answer says of the object, and how many tags it has.
+	describe func() (object.Description, int)
 }
 
 // piece is what a server says of an object or part that it has stored.
 type piece struct {
 	etag     string // as it was sent, with its quotes
-	crc32    string // of a part, for the completion of its upload
 	checksum string // "CRC32:…"
 	modified time.Time
 }

@@ -147,7 +147,7 @@ func (s *Store) copyParts(ctx context.Context, f *Store, source, etag, target, t
 	if err := u.wait(); err != nil {
 		return made, err
 	}
-	got, err := u.completed(ctx, opts.IfNone)
+	got, err := u.completed(ctx, opts.IfNone, "")
 	if err != nil {
 		return made, err
 	}
@@ -264,13 +264,9 @@ func (s *Store) created(ctx context.Context, f *Store, source, target, to string
 	}
 	tags := opts.Tags
 	if tags == nil && aws.ToInt32(head.TagCount) > 0 {
-		got, err := f.client.GetObjectTagging(ctx, &sdk.GetObjectTaggingInput{Bucket: &f.name, Key: &source})
-		if err != nil {
+		var err error
+		if tags, err = f.tags(ctx, source); err != nil {
 			return nil, err
-		}
-		tags = make(map[string]string, len(got.TagSet))
-		for _, t := range got.TagSet {
-			tags[aws.ToString(t.Key)] = aws.ToString(t.Value)
 		}
 	}
 	in.Tagging = optional(tagging(tags))

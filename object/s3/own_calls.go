@@ -2,18 +2,14 @@ package s3
 
 import (
 	"context"
-	"encoding/base64"
-	"encoding/binary"
 	"errors"
-	"fmt"
-	"hash/crc32"
-	"io"
 	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
 	"time"
 
+	"myrmidon/internal/checksum"
 	"myrmidon/internal/sigv4"
 	"myrmidon/object"
 )
@@ -67,6 +63,17 @@ func (o *own) head(ctx context.Context, key string) (object.Info, error) {
 	return info, err
 }
 
+func (o *own) checksum(ctx context.Context, key string) (info object.Info, sum string, err error) {
+	c := call{verb: isHead, method: http.MethodHead, key: key, header: make(http.Header, 4), payload: sigv4.Empty}
+	set(c.header, "X-Amz-Checksum-Mode", "ENABLED")
+	err = o.do(ctx, &c, func(resp *http.Response) error {
+		info, sum = infoOfAnswer(resp), checksumIn(resp.Header)
+		info.Size = max(resp.ContentLength, 0)
+		return discard(resp)
+	})
+	return info, sum, err
+}
+
 // infoOfAnswer reads the headers that describe an object.
 func infoOfAnswer(resp *http.Response) object.Info {
 	h := resp.Header
@@ -92,11 +99,9 @@ func (o *own) get(ctx context.Context, key, byteRange, ifMatch string) (*opened,
 	err := o.do(ctx, &c, func(resp *http.Response) error {
 		out = &opened{
 			body: resp.Body, length: resp.ContentLength, contentRange: resp.Header.Get("Content-Range"),
-			etag: resp.Header.Get("Etag"), info: infoOfAnswer(resp),
+			etag: resp.Header.Get("Etag"), info: infoOfAnswer(resp), checksum: checksumIn(resp.Header), validate: o.validates,
 		}
-		if o.validates {
-			out.body = validated(resp)
-		}
+		out.describe = func() (object.Description, int) { return descriptionIn(resp.Header, out.info.Attrs) }
 		return nil
 	})
 	return out, err
@@ -110,35 +115,39 @@ func set(h http.Header, name, value string) {
 }
 
 // seal sets the checksum of a body, and what is signed of it: over TLS nothing, else its
-// hash, which S3 demands then.
-func (o *own) seal(c *call) (crc string) {
+// hash, which S3 demands then. The checksum is sum, or computed here if that is "".
+func (o *own) seal(c *call, sum string) {
 	if o.checksums {
-		var sum [crc32.Size]byte
-		binary.BigEndian.PutUint32(sum[:], crc32.ChecksumIEEE(c.body))
-		crc = base64.StdEncoding.EncodeToString(sum[:])
-		set(c.header, "X-Amz-Checksum-Crc32", crc)
+		if sum == "" {
+			sum = checksum.Of(checksum.CRC32, c.body)
+		}
+		name, value := checksum.Split(sum)
+		set(c.header, checksumHeader(name), value)
 	}
 	c.payload = sigv4.Unsigned
 	if o.scheme != "https" || !o.checksums {
 		c.payload = sigv4.Hash(c.body)
 	}
-	return crc
 }
 
-func (o *own) put(ctx context.Context, key string, data []byte, attrs object.Attrs) error {
-	c := call{verb: isPut, method: http.MethodPut, key: key, body: data, header: make(http.Header, 8)}
-	set(c.header, "Content-Type", attrs.ContentType)
-	set(c.header, "Cache-Control", attrs.CacheControl)
-	o.seal(&c)
-	return o.do(ctx, &c, discard)
+func (o *own) put(ctx context.Context, key string, data []byte, sum string, opts *object.PutOptions) (piece, error) {
+	c := call{verb: isPut, method: http.MethodPut, key: key, body: data, header: make(http.Header, 12)}
+	describe(c.header, &opts.Description)
+	placement(c.header, opts.StorageClass, opts.Encryption, opts.KMSKey, opts.ACL, opts.IfNone)
+	o.seal(&c, sum)
+	return o.stored(ctx, &c)
 }
 
-func (o *own) putPart(ctx context.Context, key, upload string, n int, data []byte) (piece, error) {
+func (o *own) putPart(ctx context.Context, key, upload string, n int, data []byte, sum string) (piece, error) {
 	c := call{verb: isPut, method: http.MethodPut, key: key, query: partQuery(upload, n), body: data, header: make(http.Header, 8)}
-	o.seal(&c)
-	var out piece
-	err := o.do(ctx, &c, func(resp *http.Response) error {
-		out = piece{etag: resp.Header.Get("Etag"), crc32: resp.Header.Get("X-Amz-Checksum-Crc32")}
+	o.seal(&c, sum)
+	return o.stored(ctx, &c)
+}
+
+// stored sends a body, and returns what the answer says of it.
+func (o *own) stored(ctx context.Context, c *call) (out piece, err error) {
+	err = o.do(ctx, c, func(resp *http.Response) error {
+		out = piece{etag: resp.Header.Get("Etag"), checksum: checksumIn(resp.Header)}
 		return discard(resp)
 	})
 	return out, err
@@ -166,13 +175,7 @@ func (o *own) copy(ctx context.Context, key string, c copying) (piece, error) {
 		set(h, "X-Amz-Tagging-Directive", "REPLACE")
 		set(h, "X-Amz-Tagging", tagging(opts.Tags))
 	}
-	set(h, "X-Amz-Storage-Class", opts.StorageClass)
-	set(h, "X-Amz-Server-Side-Encryption", opts.Encryption)
-	set(h, "X-Amz-Server-Side-Encryption-Aws-Kms-Key-Id", opts.KMSKey)
-	set(h, "X-Amz-Acl", opts.ACL)
-	if opts.IfNone {
-		set(h, "If-None-Match", "*")
-	}
+	placement(h, opts.StorageClass, opts.Encryption, opts.KMSKey, opts.ACL, opts.IfNone)
 	return o.copied(ctx, &call{verb: isCopy, method: http.MethodPut, key: key, header: h, payload: sigv4.Empty, limit: patience})
 }
 
@@ -216,24 +219,6 @@ func tagging(tags map[string]string) string {
 // sourceOf writes the object to copy as its header has it.
 func sourceOf(bucket, key string) string {
 	return string(sigv4.AppendEncoded([]byte(bucket+"/"), key, true))
-}
-
-// validatedBody compares a body with its checksum when it has ended.
-type validatedBody struct {
-	io.ReadCloser
-	sum  checksum
-	want string
-}
-
-func (v *validatedBody) Read(p []byte) (int, error) {
-	n, err := v.ReadCloser.Read(p)
-	v.sum.Write(p[:n]) // a hash never fails
-	if err == io.EOF {
-		if got := base64.StdEncoding.EncodeToString(v.sum.Sum(nil)); got != v.want {
-			return n, fmt.Errorf("the checksum of the bytes is wrong: %s %s, not %s", v.sum.name, got, plain(v.want, 100))
-		}
-	}
-	return n, err
 }
 
 var errNoETag = errors.New("the answer names no ETag")

@@ -5,10 +5,13 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net/http"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	sdk "github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
 	"myrmidon"
 	"myrmidon/object"
@@ -24,36 +27,48 @@ func (s *Store) Put(ctx context.Context, key string, body io.Reader, size int64,
 	if err != nil {
 		return err
 	}
-	if attrs.ContentType == "" {
-		attrs.ContentType = object.TypeOf(key)
-	}
-	err = s.put(ctx, full, body, size, attrs)
-	if isFolder(err) && !s.inTheWay(ctx, full) {
-		err = fmt.Errorf("nothing is in the way, but the server says: %s", brief(err)) // at another time it may not
-	}
-	if err != nil {
+	p := putting{body: body, size: size, opts: &object.PutOptions{Description: object.Description{Attrs: complete(attrs, key)}}}
+	if _, err := s.store(ctx, full, p); err != nil {
 		return s.fail(ctx, "put", key, "s3:PutObject", err)
 	}
 	return nil
 }
 
-func (s *Store) put(ctx context.Context, full string, body io.Reader, size int64, attrs object.Attrs) error {
-	if ctx.Err() != nil {
-		return ended(ctx)
+// putting is what is put.
+type putting struct {
+	body io.Reader
+	size int64    // below 0 if it is not known
+	sum  *summing // body, where its checksum is computed while it is read; else nil
+	opts *object.PutOptions
+}
+
+// store puts an object of the bucket.
+func (s *Store) store(ctx context.Context, full string, p putting) (object.Imported, error) {
+	made, err := s.put(ctx, full, p)
+	if isFolder(err) && !s.inTheWay(ctx, full) {
+		err = fmt.Errorf("nothing is in the way, but the server says: %s", brief(err)) // at another time it may not
 	}
+	return made, err
+}
+
+func (s *Store) put(ctx context.Context, full string, p putting) (made object.Imported, err error) {
+	if ctx.Err() != nil {
+		return made, ended(ctx)
+	}
+	body, size := p.body, p.size
 	limit, err := s.sizeOfPart(size, 1)
 	if err != nil {
-		return err
+		return made, err
 	}
 	if size > limit {
-		return s.putParts(ctx, full, body, size, attrs, nil)
+		return s.putParts(ctx, full, p, nil)
 	}
 	if size >= 0 {
 		limit = size
 	}
 	first, err := s.bodies.get(ctx, limit)
 	if err != nil {
-		return err
+		return made, err
 	}
 	lent := true
 	defer func() {
@@ -63,34 +78,44 @@ func (s *Store) put(ctx context.Context, full string, body io.Reader, size int64
 	}()
 	over, err := first.fill(ctx, body, limit, size >= 0)
 	if err != nil {
-		return err
+		return made, err
 	}
 	switch n := int64(len(first.data)); {
 	case size < 0 && !over:
 		lent = false // putParts releases it
-		return s.putParts(ctx, full, body, size, attrs, first)
+		return s.putParts(ctx, full, p, first)
 	case size >= 0 && n < size:
-		return tooShort(n, size)
+		return made, tooShort(n, size)
 	case size >= 0:
 		if err := checkEnd(ctx, body, size); err != nil {
-			return err
+			return made, err
 		}
 	}
-	return s.putWhole(ctx, full, first.data, attrs)
+	sum := p.sum.cut()
+	if err := p.sum.check(); err != nil {
+		return made, err
+	}
+	got, err := s.putWhole(ctx, full, first.data, sum, p.opts)
+	if err != nil {
+		return made, err
+	}
+	made = object.Imported{ETag: strings.Trim(got.etag, `"`), Parts: 1}
+	made.Checksum, err = confirmed(sum, got.checksum)
+	return made, err
 }
 
 // putWhole sends an object as one request. versitygw says that a folder is in the way
 // whatever keeps it from placing the object, also when somebody deletes the folder's
 // last object at the same time: then it is sent again.
-func (s *Store) putWhole(ctx context.Context, full string, data []byte, attrs object.Attrs) error {
+func (s *Store) putWhole(ctx context.Context, full string, data []byte, sum string, opts *object.PutOptions) (piece, error) {
 	for try := 1; ; try++ {
-		err := s.hot.put(ctx, full, data, attrs)
+		got, err := s.hot.put(ctx, full, data, sum, opts)
 		if !isFolder(err) || try == resumptions || s.inTheWay(ctx, full) {
-			return err
+			return got, err
 		}
 		select {
 		case <-ctx.Done():
-			return ended(ctx)
+			return piece{}, ended(ctx)
 		case <-time.After(rand.N(s.pause << try)):
 		}
 	}
@@ -133,46 +158,93 @@ func (s *Store) sizeOfPart(size int64, n int) (int64, error) {
 	return part, nil
 }
 
-// putParts sends body as a multipart upload. first is its first part if that was read
+// putParts sends a body as a multipart upload. first is its first part if that was read
 // already, and is released.
-func (s *Store) putParts(ctx context.Context, full string, body io.Reader, size int64, attrs object.Attrs, first *buffer) (err error) {
-	created, err := s.client.CreateMultipartUpload(ctx, &sdk.CreateMultipartUploadInput{
-		Bucket:            &s.name,
-		Key:               &full,
-		ContentType:       &attrs.ContentType,
-		CacheControl:      optional(attrs.CacheControl),
-		ChecksumAlgorithm: s.checksum(),
-	})
+func (s *Store) putParts(ctx context.Context, full string, p putting, first *buffer) (made object.Imported, err error) {
+	u, err := s.begin(ctx, full, &p)
 	if err != nil {
 		if first != nil {
 			first.release()
 		}
-		return err
+		return made, err
 	}
-	u := s.upload(ctx, full, aws.ToString(created.UploadId))
 	complete := false
 	defer func() { // also when body panics
 		if !complete {
 			err = u.giveUp(ctx, err)
 		}
 	}()
-	if err := u.send(body, size, first); err != nil {
-		return err
+	if err := u.send(&p, first); err != nil {
+		return made, err
 	}
-	if err := u.complete(ctx); err != nil {
-		return err
+	if err := p.sum.check(); err != nil {
+		return made, err
+	}
+	whole := ""
+	if u.whole {
+		whole = p.sum.whole
+	}
+	got, err := u.completed(ctx, p.opts.IfNone, whole)
+	if err != nil {
+		return made, err
 	}
 	complete = true
-	return nil
+	made = object.Imported{ETag: strings.Trim(got.etag, `"`), Checksum: got.checksum, Parts: len(u.parts)}
+	if u.whole {
+		made.Checksum, err = confirmed(whole, got.checksum)
+	}
+	return made, err
 }
 
-// send reads body part by part and starts the sending of each.
-func (u *upload) send(body io.Reader, size int64, next *buffer) error {
+// begin begins a multipart upload. If the body's checksum is computed while it is read, it
+// becomes that of each part, and where the server can, of the object; not every server keeps
+// one of the whole.
+func (s *Store) begin(ctx context.Context, full string, p *putting) (*upload, error) {
+	d, usual := &p.opts.Description, s.checksum()
+	in := &sdk.CreateMultipartUploadInput{
+		Bucket:               &s.name,
+		Key:                  &full,
+		ContentType:          optional(d.ContentType),
+		CacheControl:         optional(d.CacheControl),
+		ContentEncoding:      optional(d.ContentEncoding),
+		ContentDisposition:   optional(d.ContentDisposition),
+		ContentLanguage:      optional(d.ContentLanguage),
+		Expires:              timeIn(d.Expires),
+		Metadata:             d.Metadata,
+		Tagging:              optional(tagging(d.Tags)),
+		StorageClass:         types.StorageClass(p.opts.StorageClass),
+		ServerSideEncryption: types.ServerSideEncryption(p.opts.Encryption),
+		SSEKMSKeyId:          optional(p.opts.KMSKey),
+		ACL:                  types.ObjectCannedACL(p.opts.ACL),
+		ChecksumAlgorithm:    usual,
+	}
+	if p.sum != nil && usual != "" && !s.noWhole.Load() {
+		in.ChecksumAlgorithm, in.ChecksumType = types.ChecksumAlgorithm(p.sum.name), types.ChecksumTypeFullObject
+	}
+	out, err := s.client.CreateMultipartUpload(ctx, in)
+	if st := status(err); in.ChecksumType != "" && (st == http.StatusBadRequest || st == http.StatusNotImplemented) {
+		in.ChecksumAlgorithm, in.ChecksumType = usual, ""
+		if out, err = s.client.CreateMultipartUpload(ctx, in); err == nil {
+			s.noWhole.Store(true)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	u := s.upload(ctx, full, aws.ToString(out.UploadId))
+	u.whole = in.ChecksumType != "" && out.ChecksumType == types.ChecksumTypeFullObject
+	u.summed = p.sum != nil && string(in.ChecksumAlgorithm) == p.sum.name
+	return u, nil
+}
+
+// send reads a body part by part and starts the sending of each.
+func (u *upload) send(p *putting, next *buffer) error {
 	defer func() {
 		if next != nil {
 			next.release()
 		}
 	}()
+	body, size := p.body, p.size
 	total, over := int64(0), false
 	for n := 1; !over; n++ {
 		if err := u.slot(); err != nil {
@@ -206,16 +278,22 @@ func (u *upload) send(body io.Reader, size int64, next *buffer) error {
 		if len(next.data) == 0 {
 			break // a body of unknown size ended with the part before
 		}
-		part := next
+		part, sum := next, p.sum.cut()
+		if !u.summed {
+			sum = ""
+		}
 		next = nil
-		u.start(n, part.release, func(ctx context.Context) (done, error) { return u.putPart(ctx, n, part.data) })
+		u.start(n, part.release, func(ctx context.Context) (done, error) { return u.putPart(ctx, n, part.data, sum) })
 	}
 	return u.wait()
 }
 
 // putPart sends one part.
-func (u *upload) putPart(ctx context.Context, n int, data []byte) (done, error) {
-	out, err := u.s.hot.putPart(ctx, u.key, u.id, n, data)
+func (u *upload) putPart(ctx context.Context, n int, data []byte, sum string) (done, error) {
+	out, err := u.s.hot.putPart(ctx, u.key, u.id, n, data, sum)
+	if err == nil {
+		_, err = confirmed(sum, out.checksum)
+	}
 	if err != nil {
 		return done{}, err
 	}
@@ -225,7 +303,9 @@ func (u *upload) putPart(ctx context.Context, n int, data []byte) (done, error) 
 // done returns what the completion of an upload says of a part.
 func (p piece) done(size int64) done {
 	d := done{size: size}
-	d.part.ETag, d.part.ChecksumCRC32 = optional(p.etag), optional(p.crc32)
+	d.part.ETag = optional(p.etag)
+	sum := sumsOf(p.checksum)
+	d.part.ChecksumCRC32, d.part.ChecksumCRC32C, d.part.ChecksumCRC64NVME = sum.crc32, sum.crc32c, sum.crc64nvme
 	return d
 }
 

@@ -1,6 +1,6 @@
 // Package s3 keeps objects in a bucket of Amazon S3, or of a server that speaks its
 // protocol (MinIO, Ceph, R2, versitygw): [Store] is an object.Store, object.Copier,
-// object.Pager and object.Importer.
+// object.Pager, object.Importer, object.Describer, object.Keeper and object.Checksummer.
 //
 // # Where settings come from
 //
@@ -35,6 +35,8 @@
 // on the way in, and on the way out where the server keeps a checksum of the whole object.
 // A listing that is out of order, repeats itself or has not as many objects as it says is an
 // error.
+// [Store.PutWith] sums the body while it is read, so that not even a fault of this machine's
+// memory goes unnoticed, and has S3 compare.
 //
 // Requests that fail for a moment are sent again, five times in all, before an error is
 // returned; all stores of a bucket together may do so 100 times, and then once for each five
@@ -61,6 +63,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -136,6 +139,7 @@ type bucket struct {
 	pause    time.Duration // before the first resumption of a body
 	bodies   *buffers
 	counts   counts
+	noWhole  atomic.Bool // the server keeps no checksum of a whole object in parts
 	log      *slog.Logger
 }
 

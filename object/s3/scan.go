@@ -529,7 +529,7 @@ func parseCopied(data []byte) (piece, error) {
 	if doc.ETag == "" {
 		return piece{}, errNoETag
 	}
-	out := piece{etag: doc.ETag, crc32: doc.ChecksumCRC32}
+	out := piece{etag: doc.ETag}
 	out.checksum = checksumOf(doc.ChecksumCRC64NVME, doc.ChecksumCRC32, doc.ChecksumCRC32C, doc.ChecksumSHA256, doc.ChecksumSHA1)
 	if at, err := time.Parse(time.RFC3339, doc.LastModified); err == nil {
 		out.modified = at.UTC()

@@ -68,12 +68,17 @@ func (v viaSDK) head(ctx context.Context, key string) (object.Info, error) {
 	if err != nil {
 		return object.Info{}, err
 	}
+	return headInfo(out), nil
+}
+
+// headInfo reads an answer to a HEAD.
+func headInfo(out *sdk.HeadObjectOutput) object.Info {
 	return object.Info{
 		Size:     aws.ToInt64(out.ContentLength),
 		Modified: aws.ToTime(out.LastModified).UTC(),
 		ETag:     bareETag(out.ETag),
 		Attrs:    object.Attrs{ContentType: aws.ToString(out.ContentType), CacheControl: aws.ToString(out.CacheControl)},
-	}, nil
+	}
 }
 
 func (v viaSDK) get(ctx context.Context, key, byteRange, ifMatch string) (*opened, error) {
@@ -90,35 +95,92 @@ func (v viaSDK) get(ctx context.Context, key, byteRange, ifMatch string) (*opene
 		ETag:     bareETag(out.ETag),
 		Attrs:    object.Attrs{ContentType: aws.ToString(out.ContentType), CacheControl: aws.ToString(out.CacheControl)},
 	}
+	o.checksum = sums{out.ChecksumCRC32, out.ChecksumCRC32C, out.ChecksumCRC64NVME, out.ChecksumSHA256, out.ChecksumSHA1}.whole()
+	o.describe = func() (object.Description, int) {
+		return object.Description{
+			Attrs: o.info.Attrs, ContentEncoding: aws.ToString(out.ContentEncoding), ContentDisposition: aws.ToString(out.ContentDisposition),
+			ContentLanguage: aws.ToString(out.ContentLanguage), Expires: aws.ToString(out.ExpiresString), Metadata: out.Metadata,
+		}, int(aws.ToInt32(out.TagCount))
+	}
 	return o, nil
 }
 
-func (v viaSDK) put(ctx context.Context, key string, data []byte, attrs object.Attrs) error {
-	_, err := v.b.client.PutObject(ctx, &sdk.PutObjectInput{
-		Bucket:        &v.b.name,
-		Key:           &key,
-		Body:          bytes.NewReader(data),
-		ContentLength: aws.Int64(int64(len(data))),
-		ContentType:   &attrs.ContentType,
-		CacheControl:  optional(attrs.CacheControl),
-	})
-	return err
+func (v viaSDK) checksum(ctx context.Context, key string) (object.Info, string, error) {
+	out, err := v.b.client.HeadObject(ctx, &sdk.HeadObjectInput{Bucket: &v.b.name, Key: &key, ChecksumMode: types.ChecksumModeEnabled})
+	if err != nil {
+		return object.Info{}, "", err
+	}
+	return headInfo(out), sums{out.ChecksumCRC32, out.ChecksumCRC32C, out.ChecksumCRC64NVME, out.ChecksumSHA256, out.ChecksumSHA1}.whole(), nil
 }
 
-func (v viaSDK) putPart(ctx context.Context, key, upload string, n int, data []byte) (piece, error) {
-	out, err := v.b.client.UploadPart(ctx, &sdk.UploadPartInput{
-		Bucket:            &v.b.name,
-		Key:               &key,
-		UploadId:          &upload,
-		PartNumber:        aws.Int32(int32(n)),
-		Body:              bytes.NewReader(data),
-		ContentLength:     aws.Int64(int64(len(data))),
-		ChecksumAlgorithm: v.b.checksum(),
-	})
+func (v viaSDK) put(ctx context.Context, key string, data []byte, sum string, opts *object.PutOptions) (piece, error) {
+	d, given := &opts.Description, v.b.given(sum)
+	in := &sdk.PutObjectInput{
+		Bucket:               &v.b.name,
+		Key:                  &key,
+		Body:                 bytes.NewReader(data),
+		ContentLength:        aws.Int64(int64(len(data))),
+		ContentType:          &d.ContentType,
+		CacheControl:         optional(d.CacheControl),
+		ContentEncoding:      optional(d.ContentEncoding),
+		ContentDisposition:   optional(d.ContentDisposition),
+		ContentLanguage:      optional(d.ContentLanguage),
+		Expires:              timeIn(d.Expires),
+		Metadata:             d.Metadata,
+		Tagging:              optional(tagging(d.Tags)),
+		StorageClass:         types.StorageClass(opts.StorageClass),
+		ServerSideEncryption: types.ServerSideEncryption(opts.Encryption),
+		SSEKMSKeyId:          optional(opts.KMSKey),
+		ACL:                  types.ObjectCannedACL(opts.ACL),
+		ChecksumCRC32:        given.crc32,
+		ChecksumCRC32C:       given.crc32c,
+		ChecksumCRC64NVME:    given.crc64nvme,
+		ChecksumSHA256:       given.sha256,
+		ChecksumSHA1:         given.sha1,
+	}
+	if opts.IfNone {
+		in.IfNoneMatch = aws.String("*")
+	}
+	out, err := v.b.client.PutObject(ctx, in)
 	if err != nil {
 		return piece{}, err
 	}
-	return piece{etag: aws.ToString(out.ETag), crc32: aws.ToString(out.ChecksumCRC32)}, nil
+	return piece{
+		etag:     aws.ToString(out.ETag),
+		checksum: sums{out.ChecksumCRC32, out.ChecksumCRC32C, out.ChecksumCRC64NVME, out.ChecksumSHA256, out.ChecksumSHA1}.whole(),
+	}, nil
+}
+
+func (v viaSDK) putPart(ctx context.Context, key, upload string, n int, data []byte, sum string) (piece, error) {
+	in := &sdk.UploadPartInput{
+		Bucket:        &v.b.name,
+		Key:           &key,
+		UploadId:      &upload,
+		PartNumber:    aws.Int32(int32(n)),
+		Body:          bytes.NewReader(data),
+		ContentLength: aws.Int64(int64(len(data))),
+	}
+	if given := v.b.given(sum); given != (sums{}) {
+		in.ChecksumCRC32, in.ChecksumCRC32C, in.ChecksumCRC64NVME = given.crc32, given.crc32c, given.crc64nvme
+	} else {
+		in.ChecksumAlgorithm = v.b.checksum()
+	}
+	out, err := v.b.client.UploadPart(ctx, in)
+	if err != nil {
+		return piece{}, err
+	}
+	return piece{
+		etag:     aws.ToString(out.ETag),
+		checksum: sums{out.ChecksumCRC32, out.ChecksumCRC32C, out.ChecksumCRC64NVME, out.ChecksumSHA256, out.ChecksumSHA1}.whole(),
+	}, nil
+}
+
+// given are the fields for the checksum of a body that is sent, none if none are sent.
+func (b *bucket) given(sum string) sums {
+	if b.checksum() == "" {
+		return sums{}
+	}
+	return sumsOf(sum)
 }
 
 func (v viaSDK) copy(ctx context.Context, key string, c copying) (piece, error) {
@@ -175,7 +237,8 @@ func (v viaSDK) copyPart(ctx context.Context, key, upload string, n int, c copyi
 	if out.CopyPartResult == nil || aws.ToString(out.CopyPartResult.ETag) == "" {
 		return piece{}, errNoETag
 	}
-	return piece{etag: *out.CopyPartResult.ETag, crc32: aws.ToString(out.CopyPartResult.ChecksumCRC32)}, nil
+	r := out.CopyPartResult
+	return piece{etag: *r.ETag, checksum: sums{r.ChecksumCRC32, r.ChecksumCRC32C, r.ChecksumCRC64NVME, r.ChecksumSHA256, r.ChecksumSHA1}.whole()}, nil
 }
 
 // optional returns nil for "".

@@ -25,6 +25,8 @@ type upload struct {
 	key, id string
 	ctx     context.Context // of its parts: it ends with the first that fails
 	fail    context.CancelCauseFunc
+	summed  bool // parts have the checksum that was computed while the body was read
+	whole   bool // the object gets one of all its bytes
 
 	slots chan struct{}
 	group sync.WaitGroup
@@ -119,15 +121,9 @@ func (s *bucket) abort(ctx context.Context, key, id string) error {
 	return err
 }
 
-// complete makes the object of the parts.
-func (u *upload) complete(ctx context.Context) error {
-	_, err := u.completed(ctx, false)
-	return err
-}
-
-// completed is complete, where there is no object yet if ifNone is set. It returns what
-// the server says of the object.
-func (u *upload) completed(ctx context.Context, ifNone bool) (piece, error) {
+// completed makes the object of the parts, where there is no object yet if ifNone is set, and
+// if its checksum is whole or that is "". It returns what the server says of the object.
+func (u *upload) completed(ctx context.Context, ifNone bool, whole string) (piece, error) {
 	defer u.fail(nil)
 	slices.SortFunc(u.parts, func(a, b done) int { return int(*a.part.PartNumber - *b.part.PartNumber) })
 	parts, size := make([]types.CompletedPart, len(u.parts)), int64(0)
@@ -144,6 +140,11 @@ func (u *upload) completed(ctx context.Context, ifNone bool) (piece, error) {
 	}
 	if ifNone {
 		in.IfNoneMatch = aws.String("*")
+	}
+	if whole != "" {
+		sum := sumsOf(whole)
+		in.ChecksumType = types.ChecksumTypeFullObject
+		in.ChecksumCRC32, in.ChecksumCRC32C, in.ChecksumCRC64NVME = sum.crc32, sum.crc32c, sum.crc64nvme
 	}
 	out, err := u.s.client.CompleteMultipartUpload(patiently(ctx), in)
 	switch {

@@ -51,7 +51,10 @@ func (c *call) createUpload() *apiError {
 	c.b.mu.Lock()
 	c.b.uploads[u.id] = u
 	c.b.mu.Unlock()
-	c.set("X-Amz-Checksum-Algorithm", u.sumName)
+	if u.sumName != "" {
+		c.set("X-Amz-Checksum-Algorithm", u.sumName)
+		c.set("X-Amz-Checksum-Type", (&checksum{composite: !u.whole && u.sumName != "CRC64NVME"}).kind())
+	}
 	c.setEncryption(a)
 	c.xml("InitiateMultipartUploadResult")
 	c.elem("Bucket", c.bucket)

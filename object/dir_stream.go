@@ -1,0 +1,72 @@
+package object
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"myrmidon"
+	"myrmidon/internal/checksum"
+)
+
+var _ Keeper = (*Dir)(nil)
+
+// Keeps refuses all that is not a file's: of what is stored with an object, a folder keeps
+// the time. See [Keeper].
+func (d *Dir) Keeps(opts PutOptions) error {
+	what := ""
+	switch {
+	case opts.Tags != nil:
+		what = "tags"
+	case len(opts.Metadata) > 0:
+		what = "user metadata"
+	case opts.Attrs != Attrs{}, opts.ContentEncoding+opts.ContentDisposition+opts.ContentLanguage+opts.Expires != "":
+		what = "content headers"
+	case opts.StorageClass != "":
+		what = "a storage class"
+	case opts.Encryption != "", opts.KMSKey != "":
+		what = "encryption"
+	case opts.ACL != "":
+		what = "an ACL"
+	default:
+		return nil
+	}
+	err := fmt.Errorf("object: the folder %s cannot hold %s", d.root, what)
+	return myrmidon.Permanent(myrmidon.WithHint(err, "leave that away, or choose a bucket"))
+}
+
+// PutWith writes the object's file, with the time and the checksum of opts and on its
+// condition; what else opts describe is not kept. Imported.Checksum is that of the bytes that
+// were written, CRC32C if opts has none. See [Keeper].
+func (d *Dir) PutWith(ctx context.Context, key string, body io.Reader, size int64, opts PutOptions) (Imported, error) {
+	if err := d.check(key); err != nil {
+		return Imported{}, err
+	}
+	made := Imported{Checksum: opts.Checksum, Parts: 1, Modified: opts.Modified}
+	sum := checksum.New(checksum.Default)
+	if name, _ := checksum.Split(opts.Checksum); name != "" {
+		body = checksum.Reader(body, opts.Checksum)
+	} else {
+		made.Checksum = ""
+		body = io.TeeReader(body, sum)
+	}
+	if err := d.put(ctx, key, body, size, opts); err != nil {
+		return Imported{}, d.fail("put", key, err)
+	}
+	if made.Checksum == "" {
+		made.Checksum = checksum.Sum(checksum.Default, sum)
+	}
+	return made, nil
+}
+
+// placeNew gives a temporary file the name key besides its own, if nothing has it.
+func placeNew(root *os.Root, name, key string) error {
+	err := root.Link(name, key)
+	if errors.Is(err, fs.ErrExist) {
+		return myrmidon.Permanent(fmt.Errorf("%w: there is an object already", fs.ErrExist))
+	}
+	return err
+}
