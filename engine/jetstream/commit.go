@@ -44,7 +44,7 @@ func messages(b engine.Batch) ([]*nats.Msg, error) {
 		if err != nil {
 			return nil, myrmidon.Permanent(fmt.Errorf("engine: %s %s: %w", what, name, err))
 		}
-		m := &nats.Msg{Subject: subject, Data: data}
+		m := &nats.Msg{Subject: subject, Data: pack(data)}
 		msgs = append(msgs, m)
 		return m, nil
 	}

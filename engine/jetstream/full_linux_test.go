@@ -2,6 +2,8 @@ package jetstream_test
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/base64"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -53,7 +55,9 @@ func fillAndGoOn(dir string) error {
 		}
 		batch := sliceOf(stored+1, c.Seq)
 		for i := range batch.Jobs {
-			batch.Jobs[i].Spec = []byte(`"` + strings.Repeat("x", 40<<10) + `"`)
+			noise := make([]byte, 30<<10) // that no packing makes shorter
+			_, _ = rand.Read(noise)
+			batch.Jobs[i].Spec = []byte(`"` + base64.StdEncoding.EncodeToString(noise) + `"`)
 		}
 		start := time.Now()
 		err = b.Commit(ctx, batch)

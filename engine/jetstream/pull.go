@@ -360,9 +360,13 @@ func (b *Backend) decode(m *nats.Msg, j *myrmidon.Job) error {
 	if len(m.Data) > engine.MaxMessage {
 		return fmt.Errorf("%d bytes are more than the %d of a message", len(m.Data), engine.MaxMessage)
 	}
-	if !parseJob(m.Data, j) {
+	data, err := unpack(m.Data)
+	if err != nil {
+		return err
+	}
+	if !parseJob(data, j) {
 		*j = myrmidon.Job{}
-		if err := json.Unmarshal(m.Data, j); err != nil {
+		if err := json.Unmarshal(data, j); err != nil {
 			return err
 		}
 	}
