@@ -112,7 +112,14 @@ func (d *Dir) put(ctx context.Context, key string, body io.Reader, size int64) (
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if err := place(root, name, key); err != nil {
+	if onlyNew(ctx) {
+		if err := placeNew(root, name, key); err != nil {
+			return err
+		}
+		if err := root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("remove the temporary file: %w", err)
+		}
+	} else if err := place(root, name, key); err != nil {
 		return err
 	}
 	placed = true

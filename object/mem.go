@@ -52,11 +52,12 @@ func (m *Mem) Put(ctx context.Context, key string, body io.Reader, size int64, a
 	if _, err := copyBody(ctx, &buf, body, size); err != nil {
 		return fmt.Errorf("object: put %q: %w", key, err)
 	}
-	m.store(key, buf.Bytes(), attrs)
+	m.store(key, buf.Bytes(), attrs, false)
 	return nil
 }
 
-func (m *Mem) store(key string, data []byte, attrs Attrs) {
+// store keeps a version. It reports false, and keeps none, if there is one and onlyNew is set.
+func (m *Mem) store(key string, data []byte, attrs Attrs, onlyNew bool) bool {
 	sum := sha256.Sum256(data)
 	info := Info{
 		Key:      key,
@@ -69,8 +70,11 @@ func (m *Mem) store(key string, data []byte, attrs Attrs) {
 	defer m.mu.Unlock()
 	if _, ok := m.objects[key]; !ok {
 		m.sorted = nil
+	} else if onlyNew {
+		return false
 	}
 	m.objects[key] = memObject{data, info}
+	return true
 }
 
 // get returns the present version of key.
@@ -203,6 +207,6 @@ func (m *Mem) Copy(ctx context.Context, from, to string) error {
 	if err != nil {
 		return err
 	}
-	m.store(to, o.data, o.info.Attrs)
+	m.store(to, o.data, o.info.Attrs, false)
 	return nil
 }

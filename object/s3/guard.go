@@ -75,6 +75,7 @@ func (g *guard) begin(ctx context.Context, limit time.Duration) *exchange {
 // send sends a request by do and watches over the answer.
 func (g *guard) send(x *exchange, req *http.Request, v verb, do func(*http.Request) (*http.Response, error)) (*http.Response, error) {
 	g.counts.count(req.Method, v)
+	tell(x.ctx, req.Method, v)
 	resp, err := do(req)
 	x.answered.Store(true)
 	x.timer.Stop()

@@ -171,6 +171,7 @@ func (u *upload) copyRange(ctx context.Context, n int, c copying, offset, end in
 
 // inspect describes the object to copy in parts, and returns its size and that of its parts.
 func (s *Store) inspect(ctx context.Context, f *Store, source, etag string) (head *sdk.HeadObjectOutput, size, part int64, err error) {
+	ctx = object.FromAccount(ctx)
 	in := &sdk.HeadObjectInput{Bucket: &f.name, Key: &source}
 	parts := partsOf(etag)
 	if parts > 1 {
@@ -261,7 +262,7 @@ func (s *Store) created(ctx context.Context, f *Store, source, target, to string
 	}
 	tags := opts.Tags
 	if tags == nil && aws.ToInt32(head.TagCount) > 0 {
-		got, err := f.client.GetObjectTagging(ctx, &sdk.GetObjectTaggingInput{Bucket: &f.name, Key: &source})
+		got, err := f.client.GetObjectTagging(object.FromAccount(ctx), &sdk.GetObjectTaggingInput{Bucket: &f.name, Key: &source})
 		if err != nil {
 			return nil, err
 		}

@@ -129,6 +129,9 @@ func (o *own) put(ctx context.Context, key string, data []byte, attrs object.Att
 	c := call{verb: isPut, method: http.MethodPut, key: key, body: data, header: make(http.Header, 8)}
 	set(c.header, "Content-Type", attrs.ContentType)
 	set(c.header, "Cache-Control", attrs.CacheControl)
+	if onlyNew(ctx) {
+		set(c.header, "If-None-Match", "*")
+	}
 	o.seal(&c)
 	return o.do(ctx, &c, discard)
 }

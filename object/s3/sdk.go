@@ -94,14 +94,18 @@ func (v viaSDK) get(ctx context.Context, key, byteRange, ifMatch string) (*opene
 }
 
 func (v viaSDK) put(ctx context.Context, key string, data []byte, attrs object.Attrs) error {
-	_, err := v.b.client.PutObject(ctx, &sdk.PutObjectInput{
+	in := &sdk.PutObjectInput{
 		Bucket:        &v.b.name,
 		Key:           &key,
 		Body:          bytes.NewReader(data),
 		ContentLength: aws.Int64(int64(len(data))),
 		ContentType:   &attrs.ContentType,
 		CacheControl:  optional(attrs.CacheControl),
-	})
+	}
+	if onlyNew(ctx) {
+		in.IfNoneMatch = aws.String("*")
+	}
+	_, err := v.b.client.PutObject(ctx, in)
 	return err
 }
 

@@ -121,7 +121,7 @@ func (s *bucket) abort(ctx context.Context, key, id string) error {
 
 // complete makes the object of the parts.
 func (u *upload) complete(ctx context.Context) error {
-	_, err := u.completed(ctx, false)
+	_, err := u.completed(ctx, onlyNew(ctx))
 	return err
 }
 

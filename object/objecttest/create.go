@@ -1,0 +1,63 @@
+package objecttest
+
+import (
+	"errors"
+	"io/fs"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"myrmidon"
+	"myrmidon/object"
+)
+
+func testPutNew(t *testing.T, s object.Store, opt Options) {
+	c, ok := s.(object.Creator)
+	if !ok {
+		t.Skip("the store is no Creator")
+	}
+	putNew := func(key, data string, attrs object.Attrs) error {
+		return c.PutNew(t.Context(), key, strings.NewReader(data), int64(len(data)), attrs)
+	}
+	attrs := object.Attrs{ContentType: "text/plain", CacheControl: "no-cache"}
+	if err := putNew("a/new", "first", attrs); err != nil {
+		t.Fatal(err)
+	}
+	want(t, s, "a/new", "first")
+	if head, err := s.Head(t.Context(), "a/new"); err != nil || opt.KeepsAttrs && head.Attrs != attrs {
+		t.Errorf("Head = %+v, %v", head, err)
+	}
+	if err := putNew("a/new", "second", attrs); !errors.Is(err, fs.ErrExist) || !myrmidon.IsPermanent(err) {
+		t.Errorf("PutNew over an object = %v, want fs.ErrExist, permanent", err)
+	}
+	want(t, s, "a/new", "first")
+	if err := s.Delete(t.Context(), "a/new"); err != nil {
+		t.Fatal(err)
+	}
+	if err := putNew("a/new", "third", attrs); err != nil {
+		t.Errorf("PutNew after a Delete: %v", err)
+	}
+	want(t, s, "a/new", "third")
+
+	var won atomic.Int64
+	var all sync.WaitGroup
+	for i := range 8 {
+		all.Go(func() {
+			switch err := putNew("race", version(i), attrs); {
+			case err == nil:
+				won.Add(1)
+			case !errors.Is(err, fs.ErrExist):
+				t.Errorf("PutNew beside others = %v", err)
+			}
+		})
+	}
+	all.Wait()
+	if n := won.Load(); n != 1 {
+		t.Errorf("%d of 8 stored a new object, want 1", n)
+	}
+	if err := readWhole(t, s, "race"); err != nil {
+		t.Error(err)
+	}
+	same(t, "keys", keys(t, s, "", ""), []string{"a/new", "race"})
+}
