@@ -18,12 +18,15 @@ import (
 
 // Evidence is what the report says of one object.
 type Evidence struct {
-	Action      string `json:"action"`                // copy, delete, verify
+	Action      string `json:"action"`                // copy, delete, verify; skip, left: see How
 	Source      string `json:"source,omitempty"`      // ETag
 	Destination string `json:"destination,omitempty"` // ETag, or checksum where the store gives one
-	How         string `json:"how,omitempty"`         // server: by the destination; parts: by it, in parts; stream: through this process; found: before this process was killed
+	How         string `json:"how,omitempty"`         // server: by the destination; parts: by it, in parts; stream: through this process; found: before this process was killed; exists, changed, alike: why it is skipped
 	Attempts    uint32 `json:"attempts"`
 	Millis      int64  `json:"ms"`
+
+	size  *int64 // of an object that the job did not know, or knew wrongly
+	found bool   // the plan did not know it either
 }
 
 // each does a thing with every object of a job, side by side, as many at a time as the
@@ -38,9 +41,13 @@ func (w *worker) each(ctx context.Context, job myrmidon.Job, do func(ctx context
 	}
 	begun := time.Now().UTC()
 	permits := limit.Of(ctx, limit.Destination(t.Destination))
+	book := w.runs.open(job.Run, t.Limits)
+	ctx = book.with(ctx)
+	sums := newTally(ctx, job)
+	defer sums.stop()
 	var (
 		wg    sync.WaitGroup
-		moved atomic.Int64
+		moved = &sums.moved
 		items = make([]myrmidon.ItemResult, 0, job.Len())
 	)
 	for i := range job.Items() {
@@ -55,13 +62,17 @@ func (w *worker) each(ctx context.Context, job myrmidon.Job, do func(ctx context
 		wg.Go(func() {
 			o := t.Objects[it.Index-job.First].info()
 			start := time.Now()
-			e, err := do(ctx, &t, o, &moved)
+			e, err := do(ctx, &t, o, moved)
 			permit.Release(outcome(err))
 			it.Name, it.Bytes = o.Key, o.Size
 			if err != nil {
 				it.Error = myrmidon.AsFailure(err)
 				return
 			}
+			if e.size != nil {
+				it.Bytes = *e.size
+			}
+			sums.add(&e, it.Bytes)
 			e.Attempts, e.Millis = job.Attempt, time.Since(start).Milliseconds()
 			it.Note, _ = json.Marshal(e) // strings and numbers
 		})
@@ -70,8 +81,8 @@ func (w *worker) each(ctx context.Context, job myrmidon.Job, do func(ctx context
 	if err := ctx.Err(); err != nil {
 		return myrmidon.Result{}, err
 	}
-	usage := myrmidon.Usage{Start: begun, End: time.Now().UTC(), Read: moved.Load(), Written: moved.Load()}
-	return myrmidon.Result{Items: items, Usage: usage}, nil
+	usage := myrmidon.Usage{Start: begun, End: time.Now().UTC(), Read: moved.Load(), Written: moved.Load(), Requests: book.requests()}
+	return myrmidon.Result{Items: items, Usage: usage, Tally: sums.sums()}, nil
 }
 
 // outcome is what a request tells its limiter. A store that says when to come again has
@@ -88,7 +99,7 @@ func outcome(err error) limit.Outcome {
 
 // copy is the handler of [KindCopy].
 func (w *worker) copy(ctx context.Context, job myrmidon.Job) (myrmidon.Result, error) {
-	return w.each(ctx, job, w.copyOne)
+	return w.each(ctx, job, w.copySteady)
 }
 
 func (w *worker) copyOne(ctx context.Context, t *task, o object.Info, moved *atomic.Int64) (Evidence, error) {
@@ -103,7 +114,7 @@ func (w *worker) copyOne(ctx context.Context, t *task, o object.Info, moved *ato
 	e := Evidence{Action: "copy", Source: o.ETag}
 	if myrmidon.IsRepeat(ctx) && t.Compare != CompareNone {
 		// Whoever was killed may have copied it: the listing did not have it so.
-		now, err := dst.Head(ctx, o.Key)
+		now, err := dst.Head(into(ctx), o.Key)
 		if err == nil && t.Compare.alike(o, now) {
 			e.How, e.Destination = "found", now.ETag
 			return e, nil
@@ -113,7 +124,7 @@ func (w *worker) copyOne(ctx context.Context, t *task, o object.Info, moved *ato
 		}
 	}
 	if im, ok := dst.(object.Importer); ok && im.CanImport(src) {
-		made, err := im.Import(ctx, src, o, o.Key, t.Copy)
+		made, err := im.Import(into(ctx), src, o, o.Key, t.Copy)
 		if err != nil {
 			return e, gone(o.Key, err)
 		}
@@ -145,7 +156,7 @@ func gone(key string, err error) error {
 
 // stream copies an object through this process.
 func stream(ctx context.Context, src, dst object.Store, o object.Info, opts object.ImportOptions, moved *atomic.Int64) (err error) {
-	r, info, err := src.Get(ctx, o.Key, 0, -1)
+	r, info, err := src.Get(from(ctx), o.Key, 0, -1)
 	if err != nil {
 		return err
 	}
@@ -161,7 +172,7 @@ func stream(ctx context.Context, src, dst object.Store, o object.Info, opts obje
 	if opts.Replace {
 		attrs = opts.Attrs
 	}
-	return dst.Put(ctx, o.Key, &steady{ctx: ctx, r: r, src: src, o: o, moved: moved}, o.Size, attrs)
+	return place(into(ctx), dst, opts.IfNone, o.Key, &steady{ctx: from(ctx), r: paced(ctx, r), src: src, o: o, moved: moved}, o.Size, attrs)
 }
 
 // steady reads an object that must be the same when it has been read: where a store's
@@ -213,13 +224,16 @@ func (w *worker) remove(ctx context.Context, job myrmidon.Job) (myrmidon.Result,
 			keys = append(keys, string(t.Objects[i-job.First].Key))
 		}
 	}
-	failed, err := Remove(ctx, dst, keys)
+	book := w.runs.open(job.Run, t.Limits)
+	failed, err := Remove(into(book.with(ctx)), dst, keys)
 	if err != nil {
-		return myrmidon.Result{}, err
+		return myrmidon.Result{Usage: myrmidon.Usage{Requests: book.requests()}}, err
 	}
-	return w.each(ctx, job, func(_ context.Context, _ *task, o object.Info, _ *atomic.Int64) (Evidence, error) {
+	res, err := w.each(ctx, job, func(_ context.Context, _ *task, o object.Info, _ *atomic.Int64) (Evidence, error) {
 		return Evidence{Action: "delete", Destination: o.ETag}, failed[o.Key]
 	})
+	res.Usage.Requests = addUp(res.Usage.Requests, book.requests())
+	return res, err
 }
 
 // Remove deletes objects, with a request for each thousand where the store has one. failed
@@ -258,11 +272,11 @@ func (w *worker) checkOne(ctx context.Context, t *task, o object.Info, moved *at
 	if err != nil {
 		return Evidence{}, err
 	}
-	a, err := digest(ctx, src, o.Key, moved)
+	a, err := digest(from(ctx), src, o.Key, moved)
 	if err != nil {
 		return Evidence{}, gone(o.Key, fmt.Errorf("verify: read the source: %w", err))
 	}
-	b, err := digest(ctx, dst, o.Key, moved)
+	b, err := digest(into(ctx), dst, o.Key, moved)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Evidence{}, myrmidon.Permanent(myrmidon.WithHint(fmt.Errorf("%q is not in the destination", o.Key), "run the clone again"))
 	}

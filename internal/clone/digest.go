@@ -26,7 +26,7 @@ func digest(ctx context.Context, s object.Store, key string, moved *atomic.Int64
 		}
 	}()
 	h := crc64.New(nvme)
-	n, err := io.Copy(h, r)
+	n, err := io.Copy(h, paced(ctx, r))
 	moved.Add(n)
 	if err != nil {
 		return "", err

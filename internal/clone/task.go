@@ -15,7 +15,13 @@ type task struct {
 	Destination string               `json:"destination"`
 	Compare     Compare              `json:"compare,omitempty"`
 	Copy        object.ImportOptions `json:"copy,omitzero"`
+	IfChanged   IfChanged            `json:"if_changed,omitempty"`
+	Limits      Limits               `json:"limits,omitzero"`
 	Objects     []entry              `json:"objects"`
+
+	// Of objects of a list, of which more than the key may not be known.
+	Verify Verify `json:"verify,omitempty"`
+	Filter Filter `json:"filter,omitzero"` // without patterns: they take the keys
 }
 
 // entry is an object of a task, as the listing had it.
@@ -24,12 +30,28 @@ type entry struct {
 	Size     int64     `json:"size,omitempty"`
 	ETag     string    `json:"etag,omitempty"`
 	Modified time.Time `json:"modified,omitzero"`
+	Ask      ask       `json:"ask,omitempty"`
 }
 
-func entryOf(o object.Info) entry { return entry{text(o.Key), o.Size, o.ETag, o.Modified} }
+func entryOf(o object.Info) entry {
+	return entry{Key: text(o.Key), Size: o.Size, ETag: o.ETag, Modified: o.Modified}
+}
 
 func (e entry) info() object.Info {
 	return object.Info{Key: string(e.Key), Size: e.Size, ETag: e.ETag, Modified: e.Modified}
+}
+
+// task is the spec of a job with these objects.
+func (s *Spec) task(objects []entry) task {
+	t := task{
+		Source: s.Source, Destination: s.Destination, Compare: s.Compare, Copy: s.Copy,
+		IfChanged: s.IfChanged, Limits: s.Limits, Objects: objects,
+	}
+	if s.List != nil {
+		t.Verify, t.Filter = s.Verify, s.Filter
+		t.Filter.Include, t.Filter.Exclude = nil, nil
+	}
+	return t
 }
 
 // text is a key, which may be any bytes, in JSON: a string where it is UTF-8, else an
@@ -84,7 +106,7 @@ func (s *Spec) jobs(kind string, entries []entry) ([]myrmidon.Planned, error) {
 			units += 1 + entries[n].Size/unit
 			n++
 		}
-		spec, err := json.Marshal(task{s.Source, s.Destination, s.Compare, s.Copy, entries[:n]})
+		spec, err := json.Marshal(s.task(entries[:n]))
 		if err != nil {
 			return nil, err
 		}
