@@ -41,8 +41,9 @@ const (
 // A run whose owner died keeps planning or running until it is resumed.
 type State string
 
-// The states of a run. Partial means that every phase ended and some items were
-// parked; failed means that a phase could not run because of failures before it.
+// The states of a run. Partial means that every phase ended, but for optional ones, and
+// some items were parked; failed means that nothing was done, or that a phase could not run
+// because of failures before it.
 const (
 	Planning  State = "planning"
 	Running   State = "running"
@@ -75,6 +76,9 @@ type Phase struct {
 	// AfterFailures lets the phase start although items before it failed. Phases
 	// that publish or delete leave it false.
 	AfterFailures bool
+	// Optional says that the other phases have their worth without this one: a run in
+	// which failures kept it from starting ends as partial, not as failed.
+	Optional bool
 }
 
 // Kind is a class of jobs with one handler.

@@ -224,7 +224,7 @@ func (t *tracker) result(e Event) {
 	}
 	// Evidence counts once, with the event that first completes the job's items.
 	if fresh > 0 {
-		if n := e.Job.Len(); n > 0 {
+		if n := e.Job.Count; n > 0 { // Units are of all its items, also where it holds only those that failed
 			t.totals.UnitsDone += e.Job.Units * int64(fresh) / int64(n)
 		}
 		for _, it := range e.Result.Items {
@@ -389,7 +389,7 @@ func (t *tracker) next() (start int, end myrmidon.State) {
 		st := t.phase(p)
 		switch {
 		case !st.started && anyFailed && !t.phases[p].AfterFailures:
-			skipped = true
+			skipped = skipped || !t.phases[p].Optional
 			continue
 		case !st.started:
 			return p, ""

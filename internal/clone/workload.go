@@ -45,7 +45,7 @@ func Workload(cfg Config) myrmidon.Workload {
 	return myrmidon.Workload{
 		Name:    "clone",
 		Version: 2, // raised when Spec, task or cursor changes its shape
-		Phases:  []myrmidon.Phase{{Name: "copy"}, {Name: "verify", AfterFailures: true}, {Name: "delete"}},
+		Phases:  []myrmidon.Phase{{Name: "copy"}, {Name: "verify", AfterFailures: true}, {Name: "delete", Optional: true}},
 		Planner: myrmidon.PlannerFunc(w.plan),
 		Kinds: []myrmidon.Kind{
 			{Name: KindCopy, Handler: myrmidon.HandlerFunc(w.copy)},
