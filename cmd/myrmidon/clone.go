@@ -347,6 +347,7 @@ func (a *app) makeClone(ctx context.Context, homes engine.Homes, info engine.Inf
 	if err := list.keep(home); err != nil {
 		return nil, errors.Join(err, home.Remove())
 	}
+	list.close(a) // what was sorted may be large
 	return home, nil
 }
 

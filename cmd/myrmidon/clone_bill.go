@@ -60,7 +60,7 @@ func (b *cloneBill) String() string {
 	if b.AtLeast {
 		most = "at least "
 	}
-	transfer := "transfer between regions not counted"
+	transfer := "transfer not counted"
 	if b.Transfer != nil {
 		transfer = size(*b.Transfer) + " between regions"
 	}

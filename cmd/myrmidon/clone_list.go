@@ -50,12 +50,14 @@ func (f *cloneFlags) gather() (_ *cloneList, err error) {
 	return l, nil
 }
 
-// close removes the temporary folder.
+// close removes the temporary folder. It may be called again, and without a list.
 func (l *cloneList) close(a *app) {
-	if l == nil {
+	if l == nil || l.remove == nil {
 		return
 	}
-	if err := l.remove(); err != nil {
+	remove := l.remove
+	l.remove = nil
+	if err := remove(); err != nil {
 		a.log.Warn("could not remove the folder in which a list was sorted", "err", err)
 	}
 }

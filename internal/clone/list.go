@@ -50,7 +50,7 @@ type Gathered struct {
 
 // Gather reads a list: a key a line, or between NUL bytes if zero is set. A line that is a
 // JSON object stands for its "key". Empty lines are left out, and a carriage return at the
-// end of one. It takes 32 MiB of memory at most; more is sorted in files in dir, which the
+// end of one. It takes some 20 MiB of memory; more is sorted in files in dir, which the
 // caller removes. Errors name the line, and are permanent where the list is not one.
 func Gather(r io.Reader, zero bool, dir string) (*Gathered, error) {
 	g := &Gathered{keys: &sorter{dir: dir, most: sortMemory}}

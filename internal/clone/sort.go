@@ -14,7 +14,7 @@ import (
 
 const (
 	// sortMemory bounds the keys in memory, with what a key takes to be sorted.
-	sortMemory = 16 << 20
+	sortMemory = 8 << 20
 	// sortFiles is how many sorted files are merged at once, each with a buffer of its own.
 	sortFiles = 64
 )
