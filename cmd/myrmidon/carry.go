@@ -258,6 +258,9 @@ func (c *carrier) one(ctx context.Context, t task) {
 		return
 	}
 	c.report(rep)
+	if c.workload.Name == "clone" {
+		c.listFailures(t.home, rep)
+	}
 }
 
 // settled is how old a folder is whose maker has locked it, if it lives.

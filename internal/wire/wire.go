@@ -22,6 +22,7 @@ package wire
 import (
 	"fmt"
 	"net/url"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -58,7 +59,9 @@ func Bucket(address string) (object.Store, error) {
 	return s, err
 }
 
-// Apart refuses two addresses of which one is, or lies in, the other.
+// Apart refuses two addresses of which one is, or lies in, the other, however they are
+// spelled: by a symbolic link, or an endpoint that is also that of the environment. Profiles
+// that lead two names of an endpoint to one server are not looked into.
 func Apart(one, two string) error {
 	within := func(a, b string) bool { return strings.HasPrefix(b+"/", strings.TrimSuffix(a, "/")+"/") }
 	a, b := one, two
@@ -71,18 +74,42 @@ func Apart(one, two string) error {
 		if err != nil {
 			return err
 		}
-		if x.name != y.name || x.endpoint != y.endpoint {
+		if x.name != y.name || serverOf(x.endpoint) != serverOf(y.endpoint) {
 			return nil
 		}
 		a, b = "/"+x.key, "/"+y.key
 	} else if isS3(one) || isS3(two) {
 		return nil
+	} else {
+		a, b = resolved(a), resolved(b)
 	}
 	if !within(a, b) && !within(b, a) {
 		return nil
 	}
 	return myrmidon.Permanent(myrmidon.WithHint(fmt.Errorf("%s and %s overlap", one, two),
 		"what is copied would be listed, and copied again: name two folders of which none holds the other"))
+}
+
+// serverOf is an endpoint, or the environment's, in one spelling.
+func serverOf(endpoint string) string {
+	for _, name := range []string{"AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"} {
+		if endpoint == "" {
+			endpoint = os.Getenv(name)
+		}
+	}
+	return strings.ToLower(strings.TrimRight(endpoint, "/"))
+}
+
+// resolved is a path without the symbolic links in that part of it which exists.
+func resolved(path string) string {
+	for at, rest := path, ""; ; at, rest = filepath.Dir(at), filepath.Join(filepath.Base(at), rest) {
+		if real, err := filepath.EvalSymlinks(at); err == nil {
+			return filepath.Join(real, rest)
+		}
+		if at == filepath.Dir(at) {
+			return path
+		}
+	}
 }
 
 // Object opens the store that holds the one object at an address, and returns its key
