@@ -171,6 +171,8 @@ type Result struct {
 	Usage Usage        `json:"usage"`
 	// Output is added to the run's report, as it is. At most MaxJobSpec bytes.
 	Output json.RawMessage `json:"output,omitempty"`
+	// Tally is added up in the run's report, by name; of a job that was done twice, once.
+	Tally map[string]int64 `json:"tally,omitempty"`
 }
 
 // ItemResult is the evidence for one item.
@@ -190,6 +192,8 @@ type Usage struct {
 	PeakRSS int64         `json:"peak_rss,omitempty"`    // bytes, of the largest moment
 	Read    int64         `json:"read_bytes,omitempty"`  // from stores
 	Written int64         `json:"write_bytes,omitempty"` // to stores
+	// Requests to services, by names of the workload's choice: what a bill is made of.
+	Requests map[string]int64 `json:"requests,omitempty"`
 }
 
 // Planner emits the jobs of a run, shard by shard, in slices of bounded size.

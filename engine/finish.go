@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"maps"
 	"sync"
 	"time"
 
@@ -212,6 +213,7 @@ func (r *Run) beat() {
 func (r *Run) refresh() {
 	r.info.Counts = r.tracker.counts()
 	r.info.Totals = r.tracker.totals
+	r.info.Totals.Requests, r.info.Totals.Tally = maps.Clone(r.tracker.totals.Requests), maps.Clone(r.tracker.totals.Tally)
 	r.info.Active = r.activeAt + time.Since(r.began)
 	r.info.OwnCPU += r.cfg.Meter.take(r)
 	r.info.PeakRSS = max(r.info.PeakRSS, ownRSS())

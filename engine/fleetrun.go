@@ -351,7 +351,11 @@ func (r *FleetRun) free() error {
 	if err := r.fleet.Forget(ctx, orderKey(r.ID)); err != nil {
 		return err
 	}
-	return r.unset(ctx, snapshotPrefix(r.ID), startsPrefix(r.ID), parkedPrefix(r.ID))
+	prefixes := []string{snapshotPrefix(r.ID), startsPrefix(r.ID), parkedPrefix(r.ID)}
+	if info, _, err := r.entry(); err == nil && strings.HasSuffix(info.Blobs, "/") {
+		prefixes = append(prefixes, info.Blobs)
+	}
+	return r.unset(ctx, prefixes...)
 }
 
 func (r *FleetRun) unset(ctx context.Context, prefixes ...string) error {

@@ -140,6 +140,9 @@ func Start(ctx context.Context, home Home, cfg RunConfig) (*Run, error) {
 	var control closer
 	r.beat()
 	err = r.recover(ctx)
+	if r.tracker.seq > 0 && !info.State.Ended() {
+		r.info.Resumed++
+	}
 	if err == nil && cfg.RetryParked {
 		_, err = r.chosen(ctx, cfg.RetryIDs) // a name that is not there leaves the run as it was
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"time"
 
 	"github.com/RoaringBitmap/roaring/v2"
@@ -38,6 +39,7 @@ type Report struct {
 	ItemsFile string            `json:"items_file"`
 	Parked    []Parked          `json:"parked,omitempty"`
 	Outputs   []json.RawMessage `json:"outputs"`
+	Tally     map[string]int64  `json:"tally,omitempty"` // what the workload counts
 	Usage     UsageReport       `json:"usage"`
 	Estimate  any               `json:"estimate,omitempty"`
 	Cost      any               `json:"cost,omitempty"`
@@ -79,6 +81,10 @@ type UsageReport struct {
 	Written  int64   `json:"written_bytes"`
 	Jobs     int64   `json:"jobs"`
 	Failures int64   `json:"failures"` // attempts that failed
+	// Requests to services, by the workload's names. AtLeast says that some may be missing:
+	// a process that was killed, or may have been, had no time to tell of its last ones.
+	Requests map[string]int64 `json:"requests,omitempty"`
+	AtLeast  bool             `json:"at_least,omitempty"`
 }
 
 // buildReport needs r.mu.
@@ -92,7 +98,9 @@ func (r *Run) buildReport(items []ItemReport, parked []Parked) *Report {
 		Usage: UsageReport{
 			CPU: (t.totals.CPU + r.info.OwnCPU).Seconds(), OwnCPU: r.info.OwnCPU.Seconds(), PeakRSS: r.info.PeakRSS,
 			Read: t.totals.Read, Written: t.totals.Written, Jobs: t.totals.Jobs, Failures: t.totals.Failures,
+			Requests: maps.Clone(t.totals.Requests), AtLeast: r.shared() || r.info.Resumed > 0,
 		},
+		Tally: maps.Clone(t.totals.Tally),
 	}
 	for p, ph := range t.phases {
 		st := t.phase(p)

@@ -23,6 +23,7 @@ import (
 //	            lock          held by the owner; names it
 //	            control.sock  the owner listens here for cancel, pause and retry
 //	            queue/        the backend, while there is something to do or to retry
+//	            list/         what the command gave the run to work through, if anything
 //	            items.jsonl   evidence, a line an item, written when a run ends
 //	            report.json   the report
 type State struct{ dir string }
@@ -73,6 +74,10 @@ type Info struct {
 	Parked     int            `json:"parked,omitempty"`
 	LastError  string         `json:"last_error,omitempty"`
 	Hint       string         `json:"hint,omitempty"`
+	// Resumed counts the owners that took the run up before its end, after another one.
+	Resumed int `json:"resumed,omitempty"`
+	// Blobs is the prefix of the blobs that a fleet's run was given: forgotten with it.
+	Blobs string `json:"blobs,omitempty"`
 	// ItemsSize and ItemsSeq say which events items.jsonl holds after an end of the run.
 	ItemsSize int64           `json:"items_size,omitempty"`
 	ItemsSeq  uint64          `json:"items_seq,omitempty"`
@@ -120,6 +125,10 @@ func (i Info) Standing() string {
 	}
 	return string(i.State)
 }
+
+// GivenDir is the folder in that of a run for what its command gave it to work through. It
+// is removed with the queue.
+const GivenDir = "list"
 
 // RunDir is the folder of one run.
 type RunDir struct {
@@ -273,7 +282,7 @@ func (d *RunDir) OpenItems() (io.ReadCloser, error) {
 }
 
 func (d *RunDir) free() error {
-	if err := os.RemoveAll(d.Path("queue")); err != nil {
+	if err := errors.Join(os.RemoveAll(d.Path("queue")), os.RemoveAll(d.Path(GivenDir))); err != nil {
 		return stateError("free the run's queue", err)
 	}
 	return nil

@@ -59,6 +59,9 @@ type Totals struct {
 	Read       int64         `json:"read_bytes"`
 	Written    int64         `json:"write_bytes"`
 	Bytes      int64         `json:"bytes"` // evidence: bytes of items done
+	// See [myrmidon.Usage] and [myrmidon.Result].
+	Requests map[string]int64 `json:"requests,omitempty"`
+	Tally    map[string]int64 `json:"tally,omitempty"`
 }
 
 // Counts is how many items a run, phase or group has.
@@ -178,6 +181,17 @@ func (t *tracker) use(u myrmidon.Usage) {
 	t.totals.CPU += u.CPU
 	t.totals.Read += u.Read
 	t.totals.Written += u.Written
+	addAll(&t.totals.Requests, u.Requests)
+}
+
+// addAll adds numbers to sums of the same names.
+func addAll(sums *map[string]int64, n map[string]int64) {
+	if *sums == nil && len(n) > 0 {
+		*sums = make(map[string]int64, len(n))
+	}
+	for name, v := range n {
+		(*sums)[name] += v
+	}
 }
 
 func (t *tracker) result(e Event) {
@@ -221,6 +235,7 @@ func (t *tracker) result(e Event) {
 		if len(e.Result.Output) > 0 {
 			t.output = append(t.output, e.Result.Output)
 		}
+		addAll(&t.totals.Tally, e.Result.Tally)
 	}
 }
 

@@ -7,6 +7,9 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
 
 	"myrmidon"
 	"myrmidon/internal/checksum"
@@ -40,10 +43,16 @@ func (d *Dir) Keeps(opts PutOptions) error {
 
 // PutWith writes the object's file, with the time and the checksum of opts and on its
 // condition; what else opts describe is not kept. Imported.Checksum is that of the bytes that
-// were written, CRC32C if opts has none. See [Keeper].
+// were written, CRC32C if opts has none. IfNone needs a file system with hard links. See
+// [Keeper].
 func (d *Dir) PutWith(ctx context.Context, key string, body io.Reader, size int64, opts PutOptions) (Imported, error) {
 	if err := d.check(key); err != nil {
 		return Imported{}, err
+	}
+	if opts.IfNone {
+		if _, err := d.Head(ctx, key); err == nil { // said before a large body is read for nothing
+			return Imported{}, isThere(d.fail("put", key, fs.ErrExist))
+		}
 	}
 	made := Imported{Checksum: opts.Checksum, Parts: 1, Modified: opts.Modified}
 	sum := checksum.New(checksum.Default)
@@ -54,7 +63,10 @@ func (d *Dir) PutWith(ctx context.Context, key string, body io.Reader, size int6
 		body = io.TeeReader(body, sum)
 	}
 	if err := d.put(ctx, key, body, size, opts); err != nil {
-		return Imported{}, d.fail("put", key, err)
+		if err = d.fail("put", key, err); opts.IfNone && errors.Is(err, fs.ErrExist) {
+			err = isThere(err)
+		}
+		return Imported{}, err
 	}
 	if made.Checksum == "" {
 		made.Checksum = checksum.Sum(checksum.Default, sum)
@@ -62,11 +74,27 @@ func (d *Dir) PutWith(ctx context.Context, key string, body io.Reader, size int6
 	return made, nil
 }
 
+// isThere is the error of an object that was not to be replaced.
+func isThere(err error) error {
+	return myrmidon.Permanent(myrmidon.WithHint(err, "another object has this key, and it was not to be replaced"))
+}
+
 // placeNew gives a temporary file the name key besides its own, if nothing has it.
 func placeNew(root *os.Root, name, key string) error {
-	err := root.Link(name, key)
-	if errors.Is(err, fs.ErrExist) {
-		return myrmidon.Permanent(fmt.Errorf("%w: there is an object already", fs.ErrExist))
+	for range attempts {
+		err := root.Link(name, key)
+		switch {
+		case errors.Is(err, fs.ErrExist) && isFolder(root, key):
+			// An empty folder holds no object.
+			err = unlink(root, key, unix.AT_REMOVEDIR)
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return errFolder
+			}
+			continue
+		case errors.Is(err, errors.ErrUnsupported), errors.Is(err, syscall.EPERM):
+			return myrmidon.WithHint(fmt.Errorf("this file system has no hard links: %w", err), "without them nothing can be stored on the condition that it is new")
+		}
+		return err
 	}
-	return err
+	return errFolder
 }

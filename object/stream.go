@@ -56,8 +56,9 @@ type PutOptions struct {
 	Encryption   string // "" or AES256, aws:kms, aws:kms:dsse
 	KMSKey       string // of Encryption aws:kms
 	ACL          string // canned; "" means none
-	// IfNone makes it fail with an error wrapping [io/fs.ErrExist] where there is an object
-	// already.
+	// IfNone makes it fail with a permanent error wrapping [io/fs.ErrExist] where there is an
+	// object already, perhaps before body is read. Of several at once for one key, one
+	// succeeds.
 	IfNone bool
 	// Modified is the time that the object gets where the store lets that be chosen: a file's.
 	// Zero means now.

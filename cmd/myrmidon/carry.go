@@ -117,7 +117,7 @@ func (a *app) carrier(ctx context.Context, workload string, shared bool) (*carri
 
 // handlers is what this program's workloads are given.
 func (a *app) handlers(tools *ffmpeg.Tools, temp string) workloads.Config {
-	return workloads.Config{Tools: tools, Open: wire.Store, OpenObject: wire.Object, OpenBucket: wire.Bucket, TempDir: temp, Log: a.log}
+	return workloads.Config{Tools: tools, Open: wire.Store, OpenObject: wire.Object, OpenBucket: wire.Bucket, ReadList: a.readList, TempDir: temp, Log: a.log}
 }
 
 // joinFleet starts a worker of the fleet in this process, if it works, or looks whether

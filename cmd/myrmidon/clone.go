@@ -50,6 +50,11 @@ type cloneFlags struct {
 	concurrency             int
 	dryRun, shared          bool
 	documents               documentFlags
+	bwlimit                 string
+	rate                    float64
+	filesFrom               string
+	from0, ifMissing        bool
+	ifChanged               string
 }
 
 func (a *app) cloneCommand() *cobra.Command {
@@ -111,12 +116,19 @@ a bucket (README, Clone).`,
 	fl.StringVar(&f.kmsKey, "sse-kms-key-id", "", "key of --sse aws:kms")
 	fl.StringVar(&f.acl, "acl", "", "canned ACL: private, bucket-owner-full-control, …")
 	fl.IntVar(&f.concurrency, "concurrency", 0, "objects at once, at most (default: as many as the destination takes, up to 1,024)")
+	fl.StringVar(&f.bwlimit, "bwlimit", "", "bytes a second through this process, all streams together, such as 50MB; what the service copies by itself is not bound; in a fleet, of each worker")
+	fl.Float64Var(&f.rate, "rate", 0, "requests begun a second at DESTINATION, of any kind, copies included; in a fleet, by each worker (default: as many as it takes)")
+	fl.StringVar(&f.filesFrom, "files-from", "", "look only at the keys in this file, a key a line, below SOURCE; - reads standard input; a line of JSON, as of --report, stands for its \"key\"")
+	fl.BoolVar(&f.from0, "from0", false, "the keys of --files-from are separated by NUL bytes, and none is JSON")
+	fl.BoolVar(&f.ifMissing, "if-missing", false, "never replace what is there, whatever it is: each object is stored on the condition that there is none, or told as skipped")
+	fl.StringVar(&f.ifChanged, "if-changed", "fail", "an object of SOURCE that changes between its listing and its copy: fail (it is reported, exit status 3), copy (as it is now, looked at 3 times at most) or skip (told as skipped)")
 	fl.BoolVar(&f.shared, "shared-fs", false, "with --nats: local paths are the same files on every worker's machine")
 	fl.BoolVar(&f.dryRun, "dry-run", false, "print what would be done, a line an object; change nothing")
 	f.documents.add(fl)
 	a.runFlags(fl)
 	for name, values := range map[string][]string{
 		"verify": {"etag", "checksum", "read"}, "metadata": {"copy", "replace"}, "sse": {"AES256", "aws:kms", "aws:kms:dsse"},
+		"if-changed": {"fail", "copy", "skip"}, "bwlimit": {"1MB", "10MB", "100MB"}, "rate": {"100", "1000", "3000"},
 		"storage-class": {"STANDARD", "STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING", "GLACIER_IR", "GLACIER", "DEEP_ARCHIVE"},
 		"acl":           {"private", "public-read", "authenticated-read", "bucket-owner-read", "bucket-owner-full-control"},
 	} {
@@ -193,10 +205,47 @@ func (f *cloneFlags) spec(source, destination string) (s clone.Spec, err error) 
 	default:
 		return s, usage(fmt.Errorf("--metadata %s: use copy or replace", f.metadata))
 	}
+	if err := f.limits(&s); err != nil {
+		return s, usage(err)
+	}
 	if err := s.Validate(); err != nil {
 		return s, usage(err)
 	}
 	return s, nil
+}
+
+// limits reads the flags that bound and condition what is done.
+func (f *cloneFlags) limits(s *clone.Spec) (err error) {
+	if f.bwlimit != "" {
+		if s.Limits.Bandwidth, err = parseSize(f.bwlimit); err == nil && s.Limits.Bandwidth < 1 {
+			err = errors.New("at least a byte a second is needed; without the flag there is no limit")
+		}
+		if err != nil {
+			return fmt.Errorf("--bwlimit %s: %w", f.bwlimit, err)
+		}
+	}
+	if s.Limits.Rate = f.rate; f.rate < 0 || math.IsNaN(f.rate) || f.rate > math.MaxInt32 {
+		return myrmidon.WithHint(fmt.Errorf("--rate %v: that is no number of requests a second", f.rate), "use a number such as 500, or 0.5 for one in two seconds; without the flag there is no limit")
+	}
+	switch f.ifChanged {
+	case "", "fail":
+	case "copy", "skip":
+		s.IfChanged = clone.IfChanged(f.ifChanged)
+	default:
+		return fmt.Errorf("--if-changed %s: use fail, copy or skip", f.ifChanged)
+	}
+	s.Copy.IfNone = f.ifMissing
+	switch {
+	case f.ifMissing && f.all:
+		return errors.New("--if-missing never replaces an object, and --all replaces each: use one of them")
+	case f.from0 && f.filesFrom == "":
+		return errors.New("--from0 means nothing without --files-from")
+	case f.filesFrom != "" && f.delete:
+		return myrmidon.WithHint(errors.New("--files-from does not say what SOURCE lacks, so nothing can be deleted by it"), "leave --delete away, or clone without --files-from to delete")
+	case f.filesFrom != "":
+		s.List = new(clone.List)
+	}
+	return nil
 }
 
 // parseSize reads bytes: 1024, 10kB, 1.5MB, 2GiB.
@@ -253,8 +302,13 @@ func (a *app) clone(ctx context.Context, f cloneFlags, source, destination strin
 			return myrmidon.WithHint(fmt.Errorf("%s is a file, not a folder", source), "clone its folder, with --include "+filepath.Base(source))
 		}
 	}
+	list, err := f.gather()
+	if err != nil {
+		return err
+	}
+	defer list.close(a)
 	if f.dryRun {
-		return a.cloneDry(ctx, spec)
+		return a.cloneDry(ctx, spec, list)
 	}
 	a.forClones()
 	c, err := a.carrier(ctx, "clone", fleet)
@@ -264,25 +318,24 @@ func (a *app) clone(ctx context.Context, f cloneFlags, source, destination strin
 	defer c.abandon()
 	c.total = 1
 	if !fleet || wire.IsLocal(spec.Destination) {
-		if err := writable(ctx, spec.Destination); err != nil {
+		within, sent := clone.Meter(ctx)
+		if err := writable(within, spec.Destination); err != nil {
 			return err
 		}
+		spec.Before = sent()
 	}
 	homes, err := a.homes(ctx, fleet)
 	if err != nil {
 		return err
 	}
-	data, err := json.Marshal(spec)
-	if err != nil {
-		return fmt.Errorf("clone: %w", err)
-	}
 	var home engine.Home
 	tasks := make(chan task, 1)
 	tasks <- task{make: func() (_ engine.Home, err error) {
-		home, err = homes.Create(engine.Info{
+		info := engine.Info{
 			Workload: "clone", Version: c.workload.Version, Title: bare(source) + " -> " + bare(destination),
-			Durability: a.durability, Slots: a.slots, Spec: data,
-		})
+			Durability: a.durability, Slots: a.slots,
+		}
+		home, err = a.makeClone(ctx, homes, info, spec, list)
 		return home, err
 	}}
 	close(tasks)
@@ -302,11 +355,12 @@ func (f *cloneFlags) atMost(a *app) error {
 		return usage(fmt.Errorf("--concurrency %d: at least one is needed", f.concurrency))
 	}
 	if f.concurrency > 0 {
-		most := strconv.Itoa(min(f.concurrency, limit.Highest))
-		a.limit = append([]string{clone.KindCopy + "=" + most, clone.KindVerify + "=" + most}, a.limit...)
-		if err := a.readLimits(); err != nil {
-			return err
+		var most []string
+		for _, kind := range []string{clone.KindCopy, clone.KindListed, clone.KindVerify, clone.KindListedVerify} {
+			most = append(most, fmt.Sprintf("%s=%d", kind, min(f.concurrency, limit.Highest)))
 		}
+		a.limit = append(most, a.limit...)
+		return a.readLimits()
 	}
 	return nil
 }
@@ -321,6 +375,27 @@ func (a *app) forClones() {
 	}
 }
 
+// makeClone makes a run, and puts its list where the run finds it.
+func (a *app) makeClone(ctx context.Context, homes engine.Homes, info engine.Info, spec clone.Spec, list *cloneList) (home engine.Home, err error) {
+	if list != nil && a.fleet != nil {
+		if err := list.send(ctx, a.fleet); err != nil {
+			return nil, err
+		}
+		*spec.List, info.Blobs = list.ref, blobsOf(list.ref.ID)
+	}
+	if info.Spec, err = json.Marshal(spec); err != nil {
+		return nil, fmt.Errorf("clone: %w", err)
+	}
+	if home, err = homes.Create(info); err != nil || list == nil {
+		return home, err
+	}
+	if err := list.keep(home); err != nil {
+		return nil, errors.Join(err, home.Remove())
+	}
+	list.close(a) // what was sorted may be large
+	return home, nil
+}
+
 // bare is an address without its parameters.
 func bare(address string) string {
 	if wire.IsLocal(address) {
@@ -331,9 +406,18 @@ func bare(address string) string {
 }
 
 // cloneDry prints what a clone would do.
-func (a *app) cloneDry(ctx context.Context, spec clone.Spec) error {
+func (a *app) cloneDry(ctx context.Context, spec clone.Spec, list *cloneList) error {
+	cfg := clone.Config{Open: wire.Bucket, Log: a.log}
+	if list != nil {
+		if _, err := list.Keep(clone.KeepIn(list.dir)); err != nil {
+			return fmt.Errorf("--files-from: %w", err)
+		}
+		cfg.ReadList = func(_ context.Context, _ string, _ clone.List, part string) ([]byte, error) {
+			return clone.ReadIn(list.dir, part)
+		}
+	}
 	out := bufio.NewWriter(a.stdout)
-	sum, err := clone.Config{Open: wire.Bucket, Log: a.log}.Diff(ctx, spec, func(d clone.Difference) error {
+	sum, err := cfg.Diff(ctx, spec, func(d clone.Difference) error {
 		if a.json {
 			return json.NewEncoder(out).Encode(d)
 		}
@@ -349,6 +433,9 @@ func (a *app) cloneDry(ctx context.Context, spec clone.Spec) error {
 			fmt.Fprintf(a.screen, ", delete %d", sum.Extra)
 		}
 		fmt.Fprintln(a.screen)
+	}
+	if sum.Missing > 0 {
+		return &exitError{exitPartial, fmt.Errorf("%s of the list: not in %s", plural(sum.Missing, "key"), bare(spec.Source))}
 	}
 	return nil
 }
@@ -426,7 +513,8 @@ func (clonePresenter) Doing(s engine.Stats) (verb, speed string) {
 	case "delete":
 		return fmt.Sprintf("deleting %d", n.Extra), ""
 	}
-	verb = fmt.Sprintf("%s  copied %d  skipped %d  failed %d", plural(n.Listed, "key"), s.Counts.Done, n.Skipped, s.Counts.Failed)
+	skipped, left := s.Totals.Tally[clone.TallySkipped], s.Totals.Tally[clone.TallyLeft]
+	verb = fmt.Sprintf("%s  copied %d  skipped %d  failed %d", plural(n.Listed, "key"), s.Counts.Done-skipped-left, n.Skipped+skipped, s.Counts.Failed)
 	return verb, ""
 }
 
@@ -439,11 +527,16 @@ func (clonePresenter) Result(r *engine.Report) []string {
 		case "copy":
 			copied = p.Done
 		case "verify":
-			verified = p.Done + n.Alike
+			verified = p.Done + n.Alike - r.Tally[clone.TallyUnverified]
 		case "delete":
 			deleted = p.Done
 		}
 	}
+	// What the plan could not tell, the jobs have found out.
+	n.Skipped += r.Tally[clone.TallySkipped]
+	n.Left += r.Tally[clone.TallyLeft]
+	n.Bytes += r.Tally[clone.TallyFound]
+	copied -= r.Tally[clone.TallySkipped] + r.Tally[clone.TallyLeft]
 	line := fmt.Sprintf("%s, %s listed   copied %d   skipped %d", plural(n.Listed, "object"), size(n.Bytes), copied, n.Skipped)
 	if n.Left > 0 {
 		line += fmt.Sprintf("   left out %d", n.Left)
@@ -462,7 +555,15 @@ func (clonePresenter) Result(r *engine.Report) []string {
 		second += fmt.Sprintf("  %.0f objects/s", float64(copied)/took.Seconds())
 	}
 	second += fmt.Sprintf("  %.1f CPU-s", r.Usage.CPU)
-	return append(lines, second)
+	lines = append(lines, second)
+	if b := billOf(r); b != nil {
+		lines = append(lines, b.String())
+	}
+	return lines
 }
 
-func (clonePresenter) Enrich(*engine.Report) {}
+func (clonePresenter) Enrich(r *engine.Report) {
+	if b := billOf(r); b != nil {
+		r.Cost = b
+	}
+}

@@ -52,6 +52,9 @@ func (a *app) cloneAny(c *cobra.Command, f cloneFlags, in []string) error {
 	switch {
 	case chosen > 1:
 		return usage(errors.New("--control, --watch and --submit: use one of them"))
+	case f.filesFrom != "" && d.control+d.watch != "":
+		return usage(myrmidon.WithHint(errors.New("--files-from cannot be used with --control and --watch: documents tell of folders and ranges of keys, not of a list"),
+			"clone the list without documents"))
 	case d.wait && d.submit == "":
 		return usage(errors.New("--wait needs --submit"))
 	case d.every < 0 || d.every > 0 && d.watch == "" && !d.wait:

@@ -482,6 +482,11 @@ func (a *app) runsPrune() *cobra.Command {
 					}
 					fmt.Fprintln(a.stdout, i.ID)
 				}
+				if p.name == "fleet" && !dry {
+					if err := forgetLists(c.Context(), a.fleet, infos, time.Now()); err != nil {
+						return err
+					}
+				}
 			}
 			return nil
 		},

@@ -70,8 +70,7 @@ func (s *Spec) controlled(entries []entry, from, to object.Range, done bool) (ou
 			if whole {
 				seg = segment{documents.PrefixName(strings.TrimSuffix(folder, "/")), text(folder)}
 			}
-			t := task{Source: s.Source, Destination: s.Destination, Compare: s.Compare, Verify: s.Verify, Copy: s.Copy, Objects: part, Control: s.Control, Segment: &seg}
-			if jobs[i].Spec, err = json.Marshal(t); err != nil {
+			if jobs[i].Spec, err = json.Marshal(s.task(part, &seg)); err != nil {
 				return nil, nil, err
 			}
 			names = append(names, seg.Name)
@@ -174,7 +173,7 @@ func (c Config) Conclude(ctx context.Context, spec Spec, run string, state myrmi
 	case why == nil:
 		why = &myrmidon.Failure{Message: fmt.Sprintf("run %s: %s", run, state)}
 	}
-	return (&worker{c}).conclude(ctx, spec.Control, run, told, why)
+	return (&worker{cfg: c}).conclude(ctx, spec.Control, run, told, why)
 }
 
 // answered does a copy job, with its documents around it if there are any.
@@ -226,6 +225,19 @@ func (t *task) key(i int) documents.Key {
 	return t.Control.Source.Prefix + documents.Key(t.Objects[i].Key)
 }
 
+// skipped says why an object is not in the destination as the source has it although nothing
+// failed: documents know copied and failed objects only. "" means that it is there.
+func skipped(it myrmidon.ItemResult) (why string, err error) {
+	e, err := read[Evidence]("evidence", it.Note)
+	switch {
+	case err != nil || e.Action != "skip":
+		return "", err
+	case e.How == skipExists:
+		return "it is not copied: another object has its key, and nothing is replaced", nil
+	}
+	return "it is not copied: it has changed since it was listed", nil
+}
+
 // answer writes the segment-response, if no object of the segment is tried again.
 func (t *task) answer(ctx context.Context, f documents.Folder, request documents.SegmentRequest, job myrmidon.Job, res myrmidon.Result) error {
 	failed := make(map[documents.Key]string)
@@ -246,6 +258,10 @@ func (t *task) answer(ctx context.Context, f documents.Folder, request documents
 		if it.Error != nil {
 			failed[key] = it.Error.Message
 			again = again || !it.Error.Permanent && job.Attempt < copyAttempts
+		} else if why, err := skipped(it); err != nil {
+			return err
+		} else if why != "" {
+			failed[key] = why
 		}
 	}
 	r := documents.SegmentResponse{ID: request.ID, Source: request.Source, Destination: request.Destination, Run: request.Run}

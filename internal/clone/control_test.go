@@ -155,15 +155,15 @@ func TestAnEmptyCloneHasAManifest(t *testing.T) {
 	}
 }
 
-// ledger writes down what is put, in order, over several stores; and fails some of it.
-type ledger struct {
+// logged writes down what is put, in order, over several stores; and fails some of it.
+type logged struct {
 	*object.Mem
 	mu   *sync.Mutex
 	log  *[]string
 	fail func(key string) error
 }
 
-func (l *ledger) Put(ctx context.Context, key string, body io.Reader, size int64, a object.Attrs) error {
+func (l *logged) Put(ctx context.Context, key string, body io.Reader, size int64, a object.Attrs) error {
 	if l.fail != nil {
 		if err := l.fail(key); err != nil {
 			return err
@@ -176,10 +176,10 @@ func (l *ledger) Put(ctx context.Context, key string, body io.Reader, size int64
 	return err
 }
 
-func ledgers() (dst, docs *ledger, log *[]string) {
+func ledgers() (dst, docs *logged, log *[]string) {
 	log = new([]string)
 	mu := new(sync.Mutex)
-	return &ledger{Mem: object.NewMem(), mu: mu, log: log}, &ledger{Mem: object.NewMem(), mu: mu, log: log}, log
+	return &logged{Mem: object.NewMem(), mu: mu, log: log}, &logged{Mem: object.NewMem(), mu: mu, log: log}, log
 }
 
 func TestASegmentIsAskedForBeforeAndAnsweredAfterItsCopies(t *testing.T) {

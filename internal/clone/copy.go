@@ -17,14 +17,15 @@ import (
 
 // Evidence is what the report says of one object.
 type Evidence struct {
-	Action      string `json:"action"`                // copy, delete, verify
+	Action      string `json:"action"`                // copy, delete, verify; skip, left: see How
 	Source      string `json:"source,omitempty"`      // ETag
 	Destination string `json:"destination,omitempty"` // ETag, or checksum where the store gives one
-	How         string `json:"how,omitempty"`         // server: by the destination; parts: by it, in parts; stream: through this process; found: before this process was killed; of verify: read, checksum
+	How         string `json:"how,omitempty"`         // server: by the destination; parts: by it, in parts; stream: through this process; found: before this process was killed; exists, changed, alike: why it is skipped; of verify: etag, read, checksum
 	Attempts    uint32 `json:"attempts"`
 	Millis      int64  `json:"ms"`
 
-	size int64 // bytes streamed, where the listing did not know
+	size  *int64 // of an object that the job did not know, or knew wrongly
+	found bool   // the plan did not know it either
 }
 
 // opened is a job's task with its stores.
@@ -41,6 +42,10 @@ func (w *worker) opened(job myrmidon.Job) (*opened, error) {
 	if err != nil {
 		return nil, err
 	}
+	return w.stores(t)
+}
+
+func (w *worker) stores(t task) (*opened, error) {
 	src, err := w.open(t.Source)
 	if err != nil {
 		return nil, err
@@ -57,7 +62,11 @@ func (w *worker) each(ctx context.Context, job myrmidon.Job, do func(ctx context
 		return myrmidon.Result{}, err
 	}
 	begun := time.Now().UTC()
-	var moved atomic.Int64
+	book := w.runs.open(job.Run, t.Limits)
+	ctx = book.with(ctx)
+	sums := newTally(ctx, job)
+	defer sums.stop()
+	moved := &sums.moved
 	items := make([]myrmidon.ItemResult, 0, job.Len())
 	for i := range job.Items() {
 		items = append(items, myrmidon.ItemResult{Index: i})
@@ -65,14 +74,16 @@ func (w *worker) each(ctx context.Context, job myrmidon.Job, do func(ctx context
 	one := func(it *myrmidon.ItemResult) limit.Outcome {
 		o := t.Objects[it.Index-job.First].info()
 		start := time.Now()
-		e, err := do(ctx, t, o, &moved)
-		if it.Name, it.Bytes = o.Key, o.Size; o.Size < 0 {
-			it.Bytes = e.size
-		}
+		e, err := do(ctx, t, o, moved)
+		it.Name, it.Bytes = o.Key, max(o.Size, 0)
 		if err != nil {
 			it.Error = myrmidon.AsFailure(err)
 			return outcome(err)
 		}
+		if e.size != nil {
+			it.Bytes = max(*e.size, 0)
+		}
+		sums.add(&e, it.Bytes)
 		e.Attempts, e.Millis = job.Attempt, time.Since(start).Milliseconds()
 		it.Note, _ = json.Marshal(e) // strings and numbers
 		return limit.OK
@@ -106,8 +117,8 @@ func (w *worker) each(ctx context.Context, job myrmidon.Job, do func(ctx context
 	if err := ctx.Err(); err != nil {
 		return myrmidon.Result{}, err
 	}
-	usage := myrmidon.Usage{Start: begun, End: time.Now().UTC(), Read: moved.Load(), Written: moved.Load()}
-	return myrmidon.Result{Items: items, Usage: usage}, nil
+	usage := myrmidon.Usage{Start: begun, End: time.Now().UTC(), Read: moved.Load(), Written: moved.Load(), Requests: book.requests()}
+	return myrmidon.Result{Items: items, Usage: usage, Tally: sums.sums()}, nil
 }
 
 // outcome is what a request tells its limiter. A store that says when to come again has
@@ -124,7 +135,7 @@ func outcome(err error) limit.Outcome {
 
 // copy is the handler of [KindCopy].
 func (w *worker) copy(ctx context.Context, job myrmidon.Job) (myrmidon.Result, error) {
-	return w.answered(ctx, job, func() (myrmidon.Result, error) { return w.each(ctx, job, w.copyOne) })
+	return w.answered(ctx, job, func() (myrmidon.Result, error) { return w.each(ctx, job, w.copySteady) })
 }
 
 func (w *worker) copyOne(ctx context.Context, t *opened, o object.Info, moved *atomic.Int64) (Evidence, error) {
@@ -132,7 +143,7 @@ func (w *worker) copyOne(ctx context.Context, t *opened, o object.Info, moved *a
 	e := Evidence{Action: "copy", Source: o.ETag}
 	if myrmidon.IsRepeat(ctx) && t.Compare != CompareNone {
 		// Whoever was killed may have copied it: the listing did not have it so.
-		now, err := dst.Head(ctx, o.Key)
+		now, err := dst.Head(into(ctx), o.Key)
 		if err == nil && t.Compare.alike(o, now) {
 			e.How, e.Destination = "found", now.ETag
 			return e, nil
@@ -142,7 +153,7 @@ func (w *worker) copyOne(ctx context.Context, t *opened, o object.Info, moved *a
 		}
 	}
 	if im, ok := dst.(object.Importer); ok && im.CanImport(src) {
-		made, err := im.Import(ctx, src, o, o.Key, t.Copy)
+		made, err := im.Import(into(ctx), src, o, o.Key, t.Copy)
 		if err != nil {
 			return e, gone(o.Key, err)
 		}
@@ -159,7 +170,10 @@ func (w *worker) copyOne(ctx context.Context, t *opened, o object.Info, moved *a
 	if err != nil {
 		return e, gone(o.Key, err)
 	}
-	e.How, e.Source, e.Destination, e.size = "stream", read.ETag, made.ETag, read.Size
+	e.How, e.Source, e.Destination = "stream", read.ETag, made.ETag
+	if o.Size < 0 {
+		e.size, e.found = &read.Size, true
+	}
 	if made.Checksum != "" {
 		e.Destination = made.Checksum
 	}

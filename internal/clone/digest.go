@@ -19,10 +19,10 @@ func verify(ctx context.Context, src, dst object.Store, o object.Info, sums bool
 	var a, b string
 	if sums {
 		var err error
-		if a, err = kept(ctx, src, o.Key); err != nil {
+		if a, err = kept(from(ctx), src, o.Key); err != nil {
 			return Evidence{}, gone(o.Key, fmt.Errorf("verify: ask the source: %w", err))
 		}
-		if b, err = kept(ctx, dst, o.Key); err != nil {
+		if b, err = kept(into(ctx), dst, o.Key); err != nil {
 			return Evidence{}, lacking(o.Key, fmt.Errorf("verify: ask the destination: %w", err))
 		}
 	}
@@ -39,13 +39,13 @@ func verify(ctx context.Context, src, dst object.Store, o object.Info, sums bool
 	var err error
 	if a == "" {
 		how = "read"
-		if a, err = digest(ctx, src, o.Key, name, moved); err != nil {
+		if a, err = digest(from(ctx), src, o.Key, name, moved); err != nil {
 			return Evidence{}, gone(o.Key, fmt.Errorf("verify: read the source: %w", err))
 		}
 	}
 	if b == "" {
 		how = "read"
-		if b, err = digest(ctx, dst, o.Key, name, moved); err != nil {
+		if b, err = digest(into(ctx), dst, o.Key, name, moved); err != nil {
 			return Evidence{}, lacking(o.Key, fmt.Errorf("verify: read the destination: %w", err))
 		}
 	}
@@ -89,7 +89,7 @@ func digest(ctx context.Context, s object.Store, key, name string, moved *atomic
 		}
 	}()
 	h := checksum.New(name)
-	n, err := io.Copy(h, r)
+	n, err := io.Copy(h, paced(ctx, r))
 	moved.Add(n)
 	if err != nil {
 		return "", err

@@ -150,7 +150,7 @@ func (s *Spec) toCopy(n *Note, src, dst *object.Info) *object.Info {
 	}
 	n.Listed++
 	n.Bytes += max(src.Size, 0)
-	if dst != nil && s.Compare.alike(*src, *dst) {
+	if dst != nil && (s.Copy.IfNone || s.Compare.alike(*src, *dst)) {
 		n.Skipped++
 		return nil
 	}
@@ -199,7 +199,7 @@ func (w *worker) fewEnough(ctx context.Context, spec *Spec) error {
 
 // Difference is what a clone would do with one object.
 type Difference struct {
-	Action string `json:"action"` // copy or delete
+	Action string `json:"action"` // copy, delete, or missing: a key of the list that the source does not have
 	Key    string `json:"key"`
 	Size   int64  `json:"size"` // bytes
 }
@@ -210,7 +210,12 @@ func (c Config) Diff(ctx context.Context, spec Spec, fn func(Difference) error) 
 	if err := spec.Validate(); err != nil {
 		return Note{}, err
 	}
-	return (&worker{c}).diff(ctx, &spec, fn)
+	w := &worker{cfg: c}
+	ctx = w.runs.open("", spec.Limits).with(ctx)
+	if spec.List != nil {
+		return w.diffList(ctx, &spec, fn)
+	}
+	return w.diff(ctx, &spec, fn)
 }
 
 func (w *worker) diff(ctx context.Context, spec *Spec, fn func(Difference) error) (sum Note, err error) {

@@ -26,9 +26,12 @@ func (w *worker) remove(ctx context.Context, job myrmidon.Job) (myrmidon.Result,
 	for i := range job.Items() {
 		keys = append(keys, string(t.Objects[i-job.First].Key))
 	}
-	kept, err := doubtful(ctx, t.src, limit.Of(ctx, limit.Destination(t.Source)), keys)
+	book := w.runs.open(job.Run, t.Limits)
+	within := book.with(ctx)
+	sent := func() myrmidon.Usage { return myrmidon.Usage{Requests: book.requests()} }
+	kept, err := doubtful(from(within), t.src, limit.Of(ctx, limit.Destination(t.Source)), keys)
 	if err != nil {
-		return myrmidon.Result{}, err
+		return myrmidon.Result{Usage: sent()}, err
 	}
 	surely := make([]string, 0, len(keys))
 	for _, k := range keys {
@@ -36,14 +39,16 @@ func (w *worker) remove(ctx context.Context, job myrmidon.Job) (myrmidon.Result,
 			surely = append(surely, k)
 		}
 	}
-	failed, err := Remove(ctx, t.dst, surely)
+	failed, err := Remove(into(within), t.dst, surely)
 	if err != nil {
-		return myrmidon.Result{}, err
+		return myrmidon.Result{Usage: sent()}, err
 	}
 	maps.Copy(kept, failed)
-	return w.each(ctx, job, func(_ context.Context, _ *opened, o object.Info, _ *atomic.Int64) (Evidence, error) {
+	res, err := w.each(ctx, job, func(_ context.Context, _ *opened, o object.Info, _ *atomic.Int64) (Evidence, error) {
 		return Evidence{Action: "delete", Destination: o.ETag}, kept[o.Key]
 	})
+	res.Usage.Requests = addUp(res.Usage.Requests, book.requests())
+	return res, err
 }
 
 // doubtful asks a source for keys that its listing did not have, and says of those that

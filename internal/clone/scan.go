@@ -51,9 +51,9 @@ func (s *scan) page(ctx context.Context, visit func(src, dst *object.Info) error
 	at := s.cursor.Range
 	var both sync.WaitGroup
 	both.Go(func() {
-		_, _, _ = s.dst.Page(ctx, at.Prefix, at.After, 0) // the reader keeps it; what failed is asked for again
+		_, _, _ = s.dst.Page(into(ctx), at.Prefix, at.After, 0) // the reader keeps it; what failed is asked for again
 	})
-	page, more, err := s.src.Page(ctx, at.Prefix, at.After, 0)
+	page, more, err := s.src.Page(from(ctx), at.Prefix, at.After, 0)
 	both.Wait()
 	if err != nil {
 		return fmt.Errorf("list the source: %w", err)
@@ -62,7 +62,7 @@ func (s *scan) page(ctx context.Context, visit func(src, dst *object.Info) error
 	if err != nil {
 		return fmt.Errorf("list the source: %w", err)
 	}
-	for pair, err := range object.JoinPage(ctx, s.dst, part, mine) {
+	for pair, err := range object.JoinPage(into(ctx), s.dst, part, mine) {
 		if err != nil {
 			return fmt.Errorf("list the destination: %w", err)
 		}

@@ -54,10 +54,26 @@ type Spec struct {
 	Delete bool `json:"delete,omitempty"`
 	// MaxDelete is how many may be removed; nothing is if there are more. Below 0, any.
 	MaxDelete int64                `json:"max_delete,omitempty"`
-	Copy      object.ImportOptions `json:"copy,omitzero"`
+	Copy      object.ImportOptions `json:"copy,omitzero"` // with IfNone nothing is replaced
+	IfChanged IfChanged            `json:"if_changed,omitempty"`
+	Limits    Limits               `json:"limits,omitzero"`
+	// List names the keys that are looked at; nil means all.
+	List *List `json:"list,omitempty"`
+	// Before are the requests that the command sent before the run began, for its bill.
+	Before map[string]int64 `json:"before,omitempty"`
 	// Control is where the run's documents lie; nil means that there are none.
 	Control *Control `json:"control,omitempty"`
 }
+
+// IfChanged says what is done with an object of the source that is not as it was listed.
+type IfChanged string
+
+// What is done with changed objects. One that is gone has failed in any case.
+const (
+	ChangedFail IfChanged = ""     // it has failed
+	ChangedCopy IfChanged = "copy" // it is copied as it is now, if it stays so: maxChanges times at most
+	ChangedSkip IfChanged = "skip" // it is skipped, and told as such
+)
 
 // Filter chooses objects. The zero Filter takes all.
 type Filter struct {
@@ -82,6 +98,16 @@ func (s Spec) Validate() error {
 		err = myrmidon.WithHint(fmt.Errorf("clone: compare %q is not known", s.Compare), "use time, exact, size, etag or none")
 	case !slices.Contains([]Verify{VerifyNone, VerifyETag, VerifyChecksum, VerifyRead}, s.Verify):
 		err = myrmidon.WithHint(fmt.Errorf("clone: verify %q is not known", s.Verify), "use etag, checksum or read")
+	case !slices.Contains([]IfChanged{ChangedFail, ChangedCopy, ChangedSkip}, s.IfChanged):
+		err = myrmidon.WithHint(fmt.Errorf("clone: if-changed %q is not known", s.IfChanged), "use copy or skip, or leave it empty")
+	case s.List != nil && s.Delete:
+		err = myrmidon.WithHint(errors.New("clone: a list of keys does not say what the source lacks"), "clone without the list to delete, or without deleting")
+	case s.List != nil && s.Control != nil:
+		err = errors.New("clone: documents tell of folders and ranges of keys, not of a list")
+	case s.Copy.IfNone && s.Compare == CompareNone:
+		err = errors.New("clone: nothing can be both replaced in any case and never")
+	case s.Limits.Rate < 0 || s.Limits.Bandwidth < 0:
+		err = errors.New("clone: a limit below 0")
 	case s.Filter.MaxSize > 0 && s.Filter.MinSize > s.Filter.MaxSize:
 		err = fmt.Errorf("clone: the least size, %d bytes, is above the largest, %d", s.Filter.MinSize, s.Filter.MaxSize)
 	case !s.Filter.After.IsZero() && !s.Filter.Before.IsZero() && !s.Filter.After.Before(s.Filter.Before):

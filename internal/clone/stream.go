@@ -58,38 +58,38 @@ var anyTags = object.PutOptions{Description: object.Description{Tags: map[string
 // the checksum that the source gives, if it gives one.
 func stream(ctx context.Context, src, dst object.Store, o object.Info, opts object.ImportOptions, moved *atomic.Int64) (made object.Imported, read object.Info, err error) {
 	keeper, keeps := dst.(object.Keeper)
-	from, err := open(ctx, src, o, keeps && opts.Tags == nil && keeper.Keeps(anyTags) == nil)
+	in, err := open(from(ctx), src, o, keeps && opts.Tags == nil && keeper.Keeps(anyTags) == nil)
 	if err != nil {
 		return made, o, err
 	}
-	body := &steady{ctx: ctx, r: from.Body, src: src, o: from.Info, moved: moved}
+	body := &steady{ctx: from(ctx), r: paced(ctx, in.Body), src: src, o: in.Info, moved: moved}
 	defer func() {
-		read = from.Info
+		read = in.Info
 		read.Size = body.n
-		if closeErr := from.Body.Close(); err == nil {
+		if closeErr := in.Body.Close(); err == nil {
 			err = closeErr
 		}
 	}()
 	if !keeps {
-		attrs := from.Attrs
+		attrs := in.Attrs
 		if opts.Replace {
 			attrs = opts.Attrs
 		}
-		made.Checksum = from.Checksum
-		return made, o, dst.Put(ctx, o.Key, checksum.Reader(body, from.Checksum), from.Info.Size, attrs)
+		made.Checksum = in.Checksum
+		return made, o, dst.Put(into(ctx), o.Key, checksum.Reader(body, in.Checksum), in.Info.Size, attrs)
 	}
 	p := stored(opts)
 	if !opts.Replace {
 		tags := p.Tags
-		p.Description = from.Description
+		p.Description = in.Description
 		if tags != nil {
 			p.Tags = tags
 		}
 	} else if opts.Tags == nil {
-		p.Tags = from.Tags
+		p.Tags = in.Tags
 	}
-	p.Checksum, p.Modified = from.Checksum, o.Modified
-	made, err = keeper.PutWith(ctx, o.Key, body, from.Info.Size, p)
+	p.Checksum, p.Modified = in.Checksum, o.Modified
+	made, err = keeper.PutWith(into(ctx), o.Key, body, in.Info.Size, p)
 	return made, o, err
 }
 

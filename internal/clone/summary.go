@@ -12,6 +12,7 @@ type Note struct {
 	Extra   int64 `json:"extra,omitempty"`   // of the destination alone
 	Alike   int64 `json:"alike,omitempty"`   // found alike by verify, by their listings
 	Check   int64 `json:"check,omitempty"`   // to be read by verify
+	Missing int64 `json:"missing,omitempty"` // keys of a list that the source does not have, in a dry run
 }
 
 func (n *Note) add(o Note) {
@@ -23,6 +24,7 @@ func (n *Note) add(o Note) {
 	n.Extra += o.Extra
 	n.Alike += o.Alike
 	n.Check += o.Check
+	n.Missing += o.Missing
 }
 
 // Summary adds up the notes of a run.

@@ -16,11 +16,16 @@ type task struct {
 	Compare     Compare              `json:"compare,omitempty"`
 	Verify      Verify               `json:"verify,omitempty"`
 	Copy        object.ImportOptions `json:"copy,omitzero"`
+	IfChanged   IfChanged            `json:"if_changed,omitempty"`
+	Limits      Limits               `json:"limits,omitzero"`
 	Objects     []entry              `json:"objects"`
 
 	// Of a run with documents: see control.go.
 	Control *Control `json:"control,omitempty"`
 	Segment *segment `json:"segment,omitempty"`
+
+	// Of objects of a list, of which more than the key may not be known.
+	Filter Filter `json:"filter,omitzero"` // without patterns: they take the keys
 }
 
 // entry is an object of a task, as the listing had it.
@@ -29,12 +34,31 @@ type entry struct {
 	Size     int64     `json:"size,omitempty"`
 	ETag     string    `json:"etag,omitempty"`
 	Modified time.Time `json:"modified,omitzero"`
+	Ask      ask       `json:"ask,omitempty"`
 }
 
-func entryOf(o object.Info) entry { return entry{text(o.Key), o.Size, o.ETag, o.Modified} }
+func entryOf(o object.Info) entry {
+	return entry{Key: text(o.Key), Size: o.Size, ETag: o.ETag, Modified: o.Modified}
+}
 
 func (e entry) info() object.Info {
 	return object.Info{Key: string(e.Key), Size: e.Size, ETag: e.ETag, Modified: e.Modified}
+}
+
+// task is the spec of a job with these objects, of a segment if that is not nil.
+func (s *Spec) task(objects []entry, of *segment) task {
+	t := task{
+		Source: s.Source, Destination: s.Destination, Compare: s.Compare, Verify: s.Verify, Copy: s.Copy,
+		IfChanged: s.IfChanged, Limits: s.Limits, Objects: objects, Segment: of,
+	}
+	if of != nil {
+		t.Control = s.Control
+	}
+	if s.List != nil {
+		t.Filter = s.Filter
+		t.Filter.Include, t.Filter.Exclude = nil, nil
+	}
+	return t
 }
 
 // text is a key, which may be any bytes, in JSON: a string where it is UTF-8, else an
@@ -89,7 +113,7 @@ func (s *Spec) jobs(kind string, entries []entry) ([]myrmidon.Planned, error) {
 			units += 1 + max(entries[n].Size, 0)/unit
 			n++
 		}
-		spec, err := json.Marshal(task{Source: s.Source, Destination: s.Destination, Compare: s.Compare, Verify: s.Verify, Copy: s.Copy, Objects: entries[:n]})
+		spec, err := json.Marshal(s.task(entries[:n], nil))
 		if err != nil {
 			return nil, err
 		}

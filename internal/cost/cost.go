@@ -1,6 +1,6 @@
 // Package cost says what work would cost elsewhere, from price lists that carry their
 // month and the page to compare them with. It does arithmetic only: it asks nobody,
-// and knows no discounts, free tiers, taxes or data transfer.
+// and knows no discounts, free tiers, taxes or, but for S3 between regions, data transfer.
 //
 // An [Estimate] is a comparison, not a bill: [Lambda] turns CPU time measured here
 // into the time of a Lambda function of one vCPU, as if both cores were as fast.

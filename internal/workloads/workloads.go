@@ -25,8 +25,10 @@ type Config struct {
 	// OpenBucket returns the store at an address with all keys that it can hold: as
 	// wire.Bucket does.
 	OpenBucket func(address string) (object.Store, error)
-	TempDir    string // where jobs make private folders; "" means the system's
-	Log        *slog.Logger
+	// ReadList returns a part of the list of keys that a run of clone was given.
+	ReadList func(ctx context.Context, run string, l clone.List, part string) ([]byte, error)
+	TempDir  string // where jobs make private folders; "" means the system's
+	Log      *slog.Logger
 }
 
 // names are all workloads of this version, in the order of the alphabet.
@@ -42,7 +44,7 @@ func NeedsFFmpeg(name string) bool { return name == "transcode" }
 func Named(name string, cfg Config) (myrmidon.Workload, error) {
 	switch name {
 	case "clone":
-		return clone.Workload(clone.Config{Open: cfg.OpenBucket, Log: cfg.Log}), nil
+		return clone.Workload(clone.Config{Open: cfg.OpenBucket, ReadList: cfg.ReadList, Log: cfg.Log}), nil
 	case "transcode":
 		return transcode.Workload(transcode.Config{
 			Tools: cfg.Tools, Open: cfg.Open, OpenObject: cfg.OpenObject, TempDir: cfg.TempDir, Log: cfg.Log,

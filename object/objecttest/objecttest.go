@@ -64,6 +64,7 @@ func Run(t *testing.T, open func(t *testing.T) object.Store, opt Options) {
 		{"pages are pieces of the listing", testPages},
 		{"a deleted object is gone, and its neighbours stay", testDelete},
 		{"a copy has the bytes and attributes of its source", testCopy},
+		{"what must be new replaces nothing", testPutIfNone},
 		{"a key is not both an object and a folder", testFolders},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, open(t), opt) })

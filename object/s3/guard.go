@@ -81,6 +81,7 @@ func (g *guard) send(x *exchange, req *http.Request, v verb, do func(*http.Reque
 		return nil, err
 	}
 	g.counts.count(req.Method, v)
+	tell(x.ctx, req.Method, v)
 	resp, err := do(req)
 	x.answered.Store(true)
 	x.timer.Stop()

@@ -174,6 +174,7 @@ func (u *upload) copyRange(ctx context.Context, n int, c copying, offset, end in
 
 // inspect describes the object to copy in parts, and returns its size and that of its parts.
 func (s *Store) inspect(ctx context.Context, f *Store, source, etag string) (head *sdk.HeadObjectOutput, size, part int64, err error) {
+	ctx = object.FromAccount(ctx)
 	in := &sdk.HeadObjectInput{Bucket: &f.name, Key: &source}
 	parts := partsOf(etag)
 	if parts > 1 {
@@ -265,7 +266,7 @@ func (s *Store) created(ctx context.Context, f *Store, source, target, to string
 	tags := opts.Tags
 	if tags == nil && aws.ToInt32(head.TagCount) > 0 {
 		var err error
-		if tags, err = f.tags(ctx, source); err != nil {
+		if tags, err = f.tags(object.FromAccount(ctx), source); err != nil {
 			return nil, err
 		}
 	}

@@ -17,7 +17,7 @@ func isMarker(err error) bool { return code(err) == "DirectoryObjectContainsData
 // putMarker makes target like an object of no bytes, if its ETag is etag or that is "", by
 // requests for what belongs to it and one that stores it.
 func (s *Store) putMarker(ctx context.Context, f *Store, source, etag, target, to string, opts object.ImportOptions) (object.Imported, error) {
-	head, err := f.client.HeadObject(ctx, &sdk.HeadObjectInput{Bucket: &f.name, Key: &source})
+	head, err := f.client.HeadObject(object.FromAccount(ctx), &sdk.HeadObjectInput{Bucket: &f.name, Key: &source})
 	if err != nil {
 		return object.Imported{}, err
 	}

@@ -6,6 +6,8 @@ import (
 	"sync/atomic"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+
+	"myrmidon/object"
 )
 
 // What retries may cost. Each costs retryCost, and each request that is answered earns one:
@@ -75,6 +77,11 @@ func (r *retryer) IsErrorRetryable(err error) bool {
 
 // GetAttemptToken is asked for before each attempt.
 func (r *retryer) GetAttemptToken(ctx context.Context) (func(error) error, error) {
+	if a := object.AccountOf(ctx); a != nil {
+		if err := a.Wait(ctx); err != nil {
+			return nil, err
+		}
+	}
 	release, err := r.RetryerV2.GetAttemptToken(ctx) // which waits, in AWS_RETRY_MODE=adaptive
 	if err != nil {
 		return nil, err

@@ -1,9 +1,12 @@
 package s3
 
 import (
+	"context"
 	"net/http"
 	"strings"
 	"sync/atomic"
+
+	"myrmidon/object"
 )
 
 // Stats counts what was sent to a bucket, failed attempts included, by all stores that
@@ -74,6 +77,29 @@ func (c *counts) count(method string, v verb) {
 	case method != http.MethodDelete:
 		c.reads.Add(1)
 	}
+}
+
+// tell tells the account of ctx of a request.
+func tell(ctx context.Context, method string, v verb) {
+	a := object.AccountOf(ctx)
+	if a == nil {
+		return
+	}
+	if v == isOther {
+		switch method {
+		case http.MethodDelete: // of an upload
+			a.Sent(object.VerbDelete)
+		case http.MethodGet, http.MethodHead: // of tags
+			a.Sent(object.VerbGet)
+		default:
+			a.Sent(object.VerbPost)
+		}
+		return
+	}
+	a.Sent([...]object.Verb{
+		isList: object.VerbList, isHead: object.VerbHead, isGet: object.VerbGet, isPut: object.VerbPut,
+		isCopy: object.VerbCopy, isPartCopy: object.VerbPartCopy, isDelete: object.VerbDelete,
+	}[v])
 }
 
 // verbOf returns what a request of the SDK asks for.

@@ -86,7 +86,11 @@ func (s *Store) Keeps(object.PutOptions) error { return nil }
 // PutWith is Put with all that a bucket keeps. A checksum is computed while body is read, of
 // the kind of opts.Checksum or else CRC32C, and S3 compares it with what arrives: with the
 // object where that is one request, else with each part, and where the server can with the
-// object as well. Imported.Checksum is what the server has confirmed. See [object.Keeper].
+// object as well. Imported.Checksum is what the server has confirmed.
+//
+// IfNone is If-None-Match: *, which a server that does not know it ignores. An answer that was
+// lost makes the second attempt find the object of the first, which is then an error as well.
+// See [object.Keeper].
 func (s *Store) PutWith(ctx context.Context, key string, body io.Reader, size int64, opts object.PutOptions) (object.Imported, error) {
 	full, err := s.full(key)
 	if err != nil {
