@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -219,6 +220,47 @@ func TestARequesterHearsOfObjectsThatFail(t *testing.T) {
 		t.Errorf("told of %q, failed %q", files, failed)
 	}
 	watcher.end(os.Interrupt)
+}
+
+func TestWhatIsSkippedIsNotAnsweredAsCopied(t *testing.T) {
+	for name, tt := range map[string]struct {
+		flag  []string
+		there string // the bucket that gets another k while it is copied
+	}{
+		"because another object is there": {[]string{"--if-missing"}, "into"},
+		"because it has changed":          {[]string{"--if-changed", "skip"}, "from"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newCloneShop(t, s3stub.Config{})
+			s.buckets("commands")
+			s.stocked("a", "k", "z")
+			var once sync.Once
+			s.s3.Inject(func(r s3stub.Request) *s3stub.Fault {
+				if r.Verb == s3stub.Copy && r.Key == "k" {
+					once.Do(func() { s.put(tt.there, "another ", "k") })
+				}
+				return nil
+			})
+			out, problems, exit := s.run(append([]string{"clone", "--control", "s3://commands/1", "s3://from", "s3://into"}, tt.flag...)...)
+			if exit != 0 || !strings.Contains(out, "copied 2   skipped 1   failed 0") {
+				t.Errorf("exit %d\n%s%s", exit, out, problems)
+			}
+			if files, failed := s.told("1"); !slices.Equal(files, []string{"a", "z"}) || !slices.Equal(failed, []string{"k"}) {
+				t.Errorf("told of %q, failed %q", files, failed)
+			}
+			_, problems, exit = s.run("clone", "--submit", "s3://commands/2", "s3://from", "s3://into", "--if-missing")
+			if exit != 2 || !strings.Contains(problems, "--if-missing") {
+				t.Errorf("submit: exit %d\n%s", exit, problems)
+			}
+		})
+	}
+	s := newCloneShop(t, s3stub.Config{})
+	s.buckets("commands")
+	for _, args := range [][]string{{"--watch", "s3://commands"}, {"--control", "s3://commands/1", "s3://from", "s3://into"}} {
+		if _, problems, exit := s.run(append([]string{"clone", "--files-from", "list"}, args...)...); exit != 2 || !strings.Contains(problems, "not of a list") {
+			t.Errorf("%q: exit %d\n%s", args, exit, problems)
+		}
+	}
 }
 
 func TestAKilledWatcherGoesOnWithItsRuns(t *testing.T) {

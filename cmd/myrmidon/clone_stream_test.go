@@ -145,7 +145,7 @@ func TestACloneOfAnHTTPOrigin(t *testing.T) {
 	}))
 	defer web.Close()
 	out, problems, exit := s.run("clone", web.URL+"/pub", into, "--report", "report.jsonl", "--verify")
-	if exit != 0 || !strings.Contains(out, "copied 4") || !strings.Contains(out, "verified 4") {
+	if exit != 0 || !strings.Contains(out, "4 objects, 23 B listed   copied 4") || !strings.Contains(out, "verified 4") {
 		t.Fatalf("exit %d\n%s%s", exit, out, problems)
 	}
 	files["stream"] = "of unknown size"
@@ -170,6 +170,14 @@ func TestACloneOfAnHTTPOrigin(t *testing.T) {
 	}
 	if stat, err := os.Stat(filepath.Join(s.dir, "folder", "sub", "b c.txt")); err != nil || !stat.ModTime().Equal(when) {
 		t.Errorf("%v, %v; want the time %v", stat, err, when)
+	}
+	// A list needs no index, and knows no size either.
+	if err := os.WriteFile(filepath.Join(s.dir, "list"), []byte("a.mp4\nstream\nnone\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, problems, exit = s.run("clone", web.URL+"/pub/", strings.Replace(into, "s3://into", "s3://into/listed", 1), "--files-from", "list")
+	if got, _ := other.Data("into", "listed/stream"); exit != 3 || !strings.Contains(out, "3 objects, 19 B listed   copied 2") || string(got) != files["stream"] {
+		t.Errorf("a list: exit %d, %q\n%s%s", exit, got, out, problems)
 	}
 	for name, tt := range map[string]struct {
 		args []string

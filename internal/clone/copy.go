@@ -172,7 +172,8 @@ func (w *worker) copyOne(ctx context.Context, t *opened, o object.Info, moved *a
 	}
 	e.How, e.Source, e.Destination = "stream", read.ETag, made.ETag
 	if o.Size < 0 {
-		e.size, e.found = &read.Size, true
+		size := read.Size
+		e.size, e.found = &size, true
 	}
 	if made.Checksum != "" {
 		e.Destination = made.Checksum

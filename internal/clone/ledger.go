@@ -153,23 +153,55 @@ func (l *ledger) requests() map[string]int64 {
 
 type ledgerKey struct{}
 
+// booked is a context whose requests are entered into a ledger. It has the contexts of both
+// sides ready: those of a job are asked for with each object.
+type booked struct {
+	context.Context
+	l          *ledger
+	from, into context.Context
+}
+
+// Value implements [context.Context].
+func (b *booked) Value(key any) any {
+	if key == (ledgerKey{}) {
+		return b.l
+	}
+	return b.Context.Value(key)
+}
+
 // with returns a context whose requests are entered into l: see from and into.
 func (l *ledger) with(ctx context.Context) context.Context {
-	return context.WithValue(ctx, ledgerKey{}, l)
+	b := &booked{Context: ctx, l: l}
+	b.from, b.into = l.from(b), l.into(b)
+	return b
+}
+
+func (l *ledger) from(ctx context.Context) context.Context {
+	return object.WithAccounts(ctx, &l.source, &l.source)
+}
+
+func (l *ledger) into(ctx context.Context) context.Context {
+	return object.WithAccounts(ctx, &l.destination, &l.source)
 }
 
 // from returns the context for requests to the source.
 func from(ctx context.Context) context.Context {
+	if b, ok := ctx.(*booked); ok {
+		return b.from
+	}
 	if l, ok := ctx.Value(ledgerKey{}).(*ledger); ok {
-		return object.WithAccounts(ctx, &l.source, &l.source)
+		return l.from(ctx)
 	}
 	return ctx
 }
 
 // into returns the context for requests to the destination, which may ask the source.
 func into(ctx context.Context) context.Context {
+	if b, ok := ctx.(*booked); ok {
+		return b.into
+	}
 	if l, ok := ctx.Value(ledgerKey{}).(*ledger); ok {
-		return object.WithAccounts(ctx, &l.destination, &l.source)
+		return l.into(ctx)
 	}
 	return ctx
 }

@@ -31,7 +31,8 @@ func (w *worker) copySteady(ctx context.Context, t *opened, o object.Info, moved
 		now.Key, o = o.Key, now
 		e, err = w.copyOne(ctx, t, o, moved)
 		if e.found = planned < 0; o.Size >= 0 {
-			e.size = &o.Size
+			size := o.Size // o itself stays off the heap, for all that do not change
+			e.size = &size
 		}
 	}
 	switch {

@@ -21,12 +21,15 @@ const (
 	TallyUnverified = "unverified"  // keys of a list that there was nothing to verify of
 )
 
+// counts are those of the names above: fields, which cost each object less than a map.
+type counts struct{ copied, bytes, server, skipped, left, found, unverified int64 }
+
 // tally adds up what becomes of a job's objects, and tells how far it is.
 type tally struct {
 	moved atomic.Int64 // bytes that passed through this process
 
 	mu    sync.Mutex
-	n     map[string]int64
+	n     counts
 	units int64
 	bytes int64 // of the objects that are done
 
@@ -37,7 +40,7 @@ type tally struct {
 const tellEvery = time.Second
 
 func newTally(ctx context.Context, job myrmidon.Job) *tally {
-	s := &tally{n: make(map[string]int64)}
+	s := new(tally)
 	passes := int64(1)
 	if job.Kind == KindVerify || job.Kind == KindListedVerify {
 		passes = 2 // both sides are read
@@ -77,36 +80,37 @@ func (s *tally) add(e *Evidence, size int64) {
 	s.bytes += size
 	switch e.Action {
 	case "copy":
-		s.n[TallyCopied]++
-		s.n[TallyBytes] += size
+		s.n.copied++
+		s.n.bytes += size
 		if e.How == "server" || e.How == "parts" {
-			s.n[TallyServer] += size
+			s.n.server += size
 		}
 	case "skip":
-		s.n[TallySkipped]++
+		s.n.skipped++
 	case "left":
-		s.n[TallyLeft]++
+		s.n.left++
 	case "verify":
 		if e.How == "absent" {
-			s.n[TallyUnverified]++
+			s.n.unverified++
 		}
 	}
 	if e.found && e.Action != "verify" {
-		s.n[TallyFound] += size
+		s.n.found += size
 	}
 }
 
-// sums are those that are not 0.
+// sums are those that are not 0, nil if all are.
 func (s *tally) sums() map[string]int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for name, n := range s.n {
-		if n == 0 {
-			delete(s.n, name)
+	var out map[string]int64
+	for name, n := range map[string]int64{
+		TallyCopied: s.n.copied, TallyBytes: s.n.bytes, TallyServer: s.n.server, TallySkipped: s.n.skipped,
+		TallyLeft: s.n.left, TallyFound: s.n.found, TallyUnverified: s.n.unverified,
+	} {
+		if n != 0 {
+			out = addUp(out, map[string]int64{name: n})
 		}
 	}
-	if len(s.n) == 0 {
-		return nil
-	}
-	return s.n
+	return out
 }
