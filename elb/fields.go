@@ -81,6 +81,7 @@ const (
 	asEndpoint        // host:port: NAME_ip and NAME_port
 	asTarget          // the same, and NAME_addr with what is neither (a Lambda function)
 	asRequest         // "GET http://… HTTP/1.1": the line if it does not split, method, URL, protocol
+	asProtocol        // one String: HTTP/1.1, in ECS 1.1
 	asSpaced          // Strings between spaces
 	asCodes           // Numbers between spaces
 	asALPN            // Strings as "h2","http/1.1"
@@ -114,12 +115,19 @@ type schema struct {
 	date    int // CloudFront: the column of the day, or -1
 }
 
-// keys are the names as JSON has them, `"client_ip":"`: with the quote that opens a
-// string's value, so that most fields are two copies. Numbers leave it out.
+// keys are the names as JSON has them.
 type keys struct {
-	fields           []string
+	fields           []key
 	extra, malformed string
 	size             int // of all, with what stands between them
+}
+
+// key is a field's name, `"client_ip":"`, with the quote that opens a string's value;
+// numbers leave it out. block holds its first bytes, which are all of most, to be copied
+// without a call.
+type key struct {
+	block [32]byte
+	long  string
 }
 
 var schemas = [formats]*schema{
@@ -233,9 +241,10 @@ func newKeys(fields []Field, ecs bool) keys {
 		if ecs {
 			name = f.ECS
 		}
-		key := `"` + name + `":"`
-		k.fields = append(k.fields, key)
-		k.size += len(key) + len(`",`)
+		next := key{long: `"` + name + `":"`}
+		copy(next.block[:], next.long)
+		k.fields = append(k.fields, next)
+		k.size += len(next.long) + len(`",`)
 	}
 	return k
 }

@@ -2,8 +2,10 @@ package elb
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 )
 
@@ -20,6 +22,8 @@ type Record struct {
 	line   []byte
 	n      int // columns, with extra ones
 	quoted int // columns in quotes
+	timed  int // the column that check found to be a time in ISO 8601
+	zone   zone
 	spans  [maxColumns]span
 }
 
@@ -59,7 +63,8 @@ func (r *Record) Parse(f Format, line []byte) error {
 }
 
 func (r *Record) parse(s *schema, line []byte) error {
-	r.schema, r.line, r.n, r.quoted = s, line, 0, 0
+	r.schema, r.line, r.n, r.quoted = s, line[:len(line):len(line)], 0, 0
+	r.timed = -1
 	var err *SyntaxError
 	switch {
 	case len(line) >= math.MaxInt32:
@@ -102,35 +107,42 @@ func (r *Record) splitTabs() {
 // brackets). It returns -1, or where a quote opens that nothing closes.
 func (r *Record) splitSpaces() (open int) {
 	line, s3 := r.line, r.schema.format == S3Access
-	for i := 0; i < len(line); {
-		if r.n == maxColumns-1 {
-			r.add(i, len(line))
-			break
-		}
+	n, i := 0, 0
+	for ; i < len(line) && n < maxColumns-1; n++ {
+		var start, end int
 		switch c := line[i]; {
 		case c == '"':
-			end := closingQuote(line, i+1, s3)
-			if end < 0 {
+			start = i + 1
+			if end = closingQuote(line, start, s3); end < 0 {
+				r.n = n
 				return i
 			}
 			r.quoted++
-			r.add(i+1, end)
 			i = end + 2
 		case c == '[' && s3:
-			end := bytes.Index(line[i:], bracketEnd)
-			if end < 0 {
+			start = i + 1
+			if end = bytes.Index(line[i:], bracketEnd); end < 0 {
 				end = len(line) - i
 			}
-			r.add(i+1, i+end)
-			i += end + 2
+			end += i
+			i = end + 2
 		default:
-			end := bytes.IndexByte(line[i:], ' ')
-			if end < 0 {
-				end = len(line) - i
+			start, end = i, i+8
+			if end <= len(line) { // find's first step, without a call
+				end = i + firstZero(binary.LittleEndian.Uint64(line[i:])^' '*ones)
 			}
-			r.add(i, i+end)
-			i += end + 1
+			if end >= i+8 {
+				if end = find(line, i, ' '); end < 0 {
+					end = len(line)
+				}
+			}
+			i = end + 1
 		}
+		r.spans[n] = span{uint32(start), uint32(end)}
+	}
+	r.n = n
+	if i < len(line) {
+		r.add(i, len(line))
 	}
 	return -1
 }
@@ -146,17 +158,12 @@ func (r *Record) add(start, end int) {
 // i, or -1: see Quotes in the package comment. raw means that clients' quotes are not
 // escaped.
 func closingQuote(line []byte, i int, raw bool) int {
-	for j := i; ; j++ {
-		k := bytes.IndexByte(line[j:], '"')
-		if k < 0 {
-			return -1
+	for ; ; i++ {
+		if i = find(line, i, '"'); i < 0 || i+1 == len(line) {
+			return i
 		}
-		j += k
-		if j+1 == len(line) {
-			return j
-		}
-		if line[j+1] == ' ' && (!raw && line[j-1] != '\\' || nextOpens(line[j+1:])) {
-			return j
+		if line[i+1] == ' ' && (!raw && line[i-1] != '\\' || nextOpens(line[i+1:])) {
+			return i
 		}
 	}
 }
@@ -216,7 +223,7 @@ func (r *Record) check() *SyntaxError {
 }
 
 func (r *Record) checkTime(i int) *SyntaxError {
-	if isoZone(r.column(i)) == notTime {
+	if r.timed, r.zone = i, isoZone(r.column(i)); r.zone == notTime {
 		return r.bad(i, "is no time such as 2018-07-02T22:23:00.186641Z")
 	}
 	return nil
@@ -259,15 +266,16 @@ func (r *Record) Column(i int) []byte {
 	if i < 0 {
 		return nil
 	}
-	return r.column(i)
+	return slices.Clip(r.column(i))
 }
 
+// column is Column without a look at i < 0, and without the end of the text as capacity.
 func (r *Record) column(i int) []byte {
 	if i >= r.n {
 		return nil
 	}
 	s := r.spans[i]
-	return r.line[s.start:s.end:s.end]
+	return r.line[s.start:s.end]
 }
 
 // Fields returns the fields of this record, as [Fields] does for its format; they differ
@@ -312,7 +320,8 @@ func (r *Record) At(position int) Value {
 		host, port := splitAddress(b)
 		b = [...][]byte{host, port}[part]
 	case asTarget:
-		b = r.target(b)[part]
+		parts := splitTarget(b)
+		b = parts[part]
 	case asRequest:
 		method, url, protocol := splitRequest(b)
 		if method != nil && url != nil && protocol != nil || isNothing(b) {
@@ -321,22 +330,13 @@ func (r *Record) At(position int) Value {
 		b = [...][]byte{b, method, url, protocol}[part]
 	case asClock:
 		if r.schema.date >= 0 {
-			return Value{kind: f.Kind, shape: c.shape, text: b, day: r.column(r.schema.date)}
+			return Value{kind: f.Kind, shape: c.shape, text: slices.Clip(b), day: r.column(r.schema.date)}
 		}
 	}
 	if len(b) == 0 && (f.Kind != String || c.shape == asRequest || c.shape == asTarget) {
 		return Value{}
 	}
-	return Value{kind: f.Kind, shape: c.shape, text: b}
-}
-
-// target splits what a health check was sent to: what is no address and port is kept whole.
-func (r *Record) target(b []byte) [3][]byte {
-	host, port := splitAddress(b)
-	if !isAddress(host) || port != nil && !isInteger(port) {
-		return [3][]byte{b, nil, nil}
-	}
-	return [3][]byte{nil, host, port}
+	return Value{kind: f.Kind, shape: c.shape, text: slices.Clip(b)}
 }
 
 // Time returns when the line's request or connection ended, in UTC: every format has that

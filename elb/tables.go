@@ -149,7 +149,7 @@ var cloudFrontColumns = []column{
 	{aws: "ssl-protocol", ecs: "aws.cloudfront.ssl_protocol"},
 	{aws: "ssl-cipher", ecs: "tls.cipher"},
 	{aws: "x-edge-response-result-type", ecs: "aws.cloudfront.edge_response_result_type"},
-	{aws: "cs-protocol-version", ecs: "http.version"},
+	{aws: "cs-protocol-version", shape: asProtocol, ecs: "http.version"},
 	{aws: "fle-status", ecs: "aws.cloudfront.fle_status"},
 	{aws: "fle-encrypted-fields", shape: asInteger, ecs: "aws.cloudfront.fle_encrypted_fields"},
 	{aws: "c-port", shape: asInteger, ecs: "source.port"},

@@ -92,17 +92,14 @@ func (v Value) Items() iter.Seq[[]byte] {
 
 // next cuts the first item off a list; rest is nil behind the last.
 func (v Value) next(list []byte) (item, rest []byte) {
-	separator := space
 	if v.shape == asALPN {
-		separator = alpnSeparator
+		if i := bytes.Index(list, alpnSeparator); i >= 0 {
+			return list[:i], list[i+len(alpnSeparator):]
+		}
+	} else if i := bytes.IndexByte(list, ' '); i >= 0 {
+		return list[:i], list[i+1:]
 	}
-	item, rest, found := bytes.Cut(list, separator)
-	if !found {
-		rest = nil
-	} else if rest == nil {
-		rest = list[len(list):]
-	}
-	return item, rest
+	return list, nil
 }
 
 // alpnSeparator stands between the items of "h2","http/1.1", whose outer quotes are the
