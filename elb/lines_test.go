@@ -266,7 +266,7 @@ func TestLinesThatAreNone(t *testing.T) {
 		column int
 	}{
 		{"a time that is none", elb.ALB, strings.Replace(albLine, "03-01T", "02-30T", 1), "column 2 (time) at byte 6 is no time", 1},
-		{"an open quote", elb.ALB, albLine[:strings.Index(albLine, "quoted")], "(user_agent) at byte 182 opens a quote that is never closed", 13},
+		{"an open quote", elb.ALB, albLine[:strings.Index(albLine, "quoted")], "(user_agent) at byte 174 opens a quote that is never closed", 13},
 		{"a health check", elb.ALB, healthLine, "is no load balancer's name", 2},
 		{"a balancer's line", elb.ALBHealthCheck, albLine, "column 3 (latency) at byte 34 is no number", 2},
 		{"a connection's line", elb.Classic, connLine, "is no address and port", 2},
