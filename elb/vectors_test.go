@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"myrmidon/elb"
 )
@@ -138,8 +139,8 @@ func text(v any) string {
 // decode decodes an object, and fails on one that is not valid or has a key twice.
 func decode(t testing.TB, data []byte) map[string]any {
 	t.Helper()
-	if !json.Valid(data) {
-		t.Fatalf("not JSON: %s", data)
+	if !json.Valid(data) || !utf8.Valid(data) { // json.Valid does not look at UTF-8
+		t.Fatalf("not JSON: %q", data)
 	}
 	var out map[string]any
 	if err := json.Unmarshal(data, &out); err != nil {
