@@ -41,9 +41,12 @@ func (e Encoder) AppendJSON(dst []byte, r *Record) []byte {
 		nulls: e.Nulls, ecs: names == ECS, clean: r.isClean(),
 	}
 	n := len(dst)
-	for i := range s.columns {
-		c := &s.columns[i]
-		b := r.column(i)
+	spans := r.spans[:r.n]
+	for i, c := range s.steps {
+		var b []byte
+		if i < len(spans) {
+			b = r.line[spans[i].start:spans[i].end]
+		}
 		switch {
 		case len(b) == 0 || isAbsent(b):
 			n = w.empty(n, c, b)
@@ -204,9 +207,12 @@ func (w *writer) number(n, field int, b []byte, ok bool) int {
 }
 
 // empty writes a column that is "-", empty or not there: b is nil only in the last case.
-func (w *writer) empty(n int, c *column, b []byte) int {
+func (w *writer) empty(n int, c step, b []byte) int {
 	if c.shape == asText && b != nil && len(b) == 0 {
 		return w.string(n, c.first, b)
+	}
+	if !w.nulls {
+		return n
 	}
 	for i := range c.fields {
 		n = w.null(n, c.first+i)
@@ -216,7 +222,7 @@ func (w *writer) empty(n int, c *column, b []byte) int {
 
 // column writes the fields of a column that has a value and is neither plain text nor a
 // number.
-func (w *writer) column(n int, r *Record, c *column, b []byte) int {
+func (w *writer) column(n int, r *Record, c step, b []byte) int {
 	switch c.shape {
 	case asInstant:
 		return w.instant(n, c.first, b, isoZone(b))
@@ -319,7 +325,7 @@ func (w *writer) version(protocol []byte) []byte {
 	return protocol
 }
 
-func (w *writer) strings(n int, c *column, b []byte) int {
+func (w *writer) strings(n int, c step, b []byte) int {
 	n = w.key(n, c.first, len(b)) - 1
 	if w.clean && find(b, 0, ' ') < 0 { // one item, as mostly
 		to := w.buf[n:]
@@ -341,7 +347,7 @@ func (w *writer) strings(n int, c *column, b []byte) int {
 
 // codes writes Numbers: an item that is absent is null, so that the others keep their
 // places beside those of the list of targets.
-func (w *writer) codes(n int, c *column, b []byte) int {
+func (w *writer) codes(n int, c step, b []byte) int {
 	start := n
 	n = w.key(n, c.first, len(b)) - 1
 	if len(b) == 3 && isInteger(b) && b[0] != '0' && b[0] != '-' { // one status, as mostly

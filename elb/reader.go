@@ -282,7 +282,7 @@ func (r *Reader) fill() {
 	for range 100 {
 		n, err := r.src.Read(r.buf[r.end:])
 		if n < 0 || n > len(r.buf)-r.end {
-			n, err = 0, fmt.Errorf("Read returned %d for %d bytes", n, len(r.buf)-r.end)
+			n, err = 0, fmt.Errorf("the reader below returned %d for a buffer of %d bytes", n, len(r.buf)-r.end)
 		}
 		r.end += n
 		if r.err = err; n > 0 || err != nil {

@@ -314,7 +314,7 @@ func (r *Record) At(position int) Value {
 	if isAbsent(b) {
 		return Value{}
 	}
-	part := position - c.first
+	part := position - r.schema.steps[f.Column].first
 	switch c.shape {
 	case asEndpoint:
 		host, port := splitAddress(b)

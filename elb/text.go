@@ -421,14 +421,15 @@ func firstZero(x uint64) int {
 // each has one of the bits 0x20 and 0x40 set, and none the highest.
 func isPlain(b []byte) bool {
 	some, all := uint64(0), ^uint64(0)
-	for len(b) >= 32 {
-		x, y := binary.LittleEndian.Uint64(b), binary.LittleEndian.Uint64(b[8:])
-		z, w := binary.LittleEndian.Uint64(b[16:]), binary.LittleEndian.Uint64(b[24:])
-		some |= x | y | z | w
-		all &= (x | x>>1) & (y | y>>1) & (z | z>>1) & (w | w>>1)
-		b = b[32:]
+	i := 0
+	for ; i+block <= len(b); i += block {
+		p := (*[block]byte)(b[i:])
+		w, x := binary.LittleEndian.Uint64(p[0:8]), binary.LittleEndian.Uint64(p[8:16])
+		y, z := binary.LittleEndian.Uint64(p[16:24]), binary.LittleEndian.Uint64(p[24:32])
+		some |= w | x | y | z
+		all &= (w | w>>1) & (x | x>>1) & (y | y>>1) & (z | z>>1)
 	}
-	for _, c := range b {
+	for _, c := range b[i:] {
 		if c < 0x20 {
 			return false
 		}
