@@ -24,6 +24,7 @@ var floors = map[string]int{
 	"myrmidon/hls":            1,
 	"myrmidon/internal/cost":  1,
 	"myrmidon/internal/sigv4": 1,
+	"myrmidon/elb":            1,
 
 	"myrmidon/engine/jetstream":         2,
 	"myrmidon/object/s3":                2,
@@ -64,7 +65,7 @@ var suites = map[string]bool{
 }
 
 // standAlone are the public packages that others import: standard library only.
-var standAlone = []string{"myrmidon/hls"}
+var standAlone = []string{"myrmidon/elb", "myrmidon/hls"}
 
 // adapters make a store or a sink from an address. Workloads see interfaces only.
 var adapters = []string{"myrmidon/engine/jetstream", "myrmidon/object/s3"}
