@@ -10,7 +10,6 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
@@ -28,10 +27,6 @@ import (
 // cloneSlots is how many jobs of a clone go on at once unless the user says: they wait for
 // stores, not for this machine.
 const cloneSlots = 32
-
-// cloneGC is the garbage collector's pace, GOGC: a clone waits for stores, so that a third
-// less memory is worth a twentieth more work.
-const cloneGC = 50
 
 type cloneFlags struct {
 	include, exclude        []string
@@ -369,9 +364,6 @@ func (f *cloneFlags) atMost(a *app) error {
 func (a *app) forClones() {
 	if !a.slotsGiven {
 		a.slots = cloneSlots
-	}
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(cloneGC)
 	}
 }
 
