@@ -23,6 +23,7 @@ var floors = map[string]int{
 	"myrmidon/hls":            1,
 	"myrmidon/internal/cost":  1,
 	"myrmidon/internal/sigv4": 1,
+	"myrmidon/sink":           1,
 
 	"myrmidon/engine/jetstream": 2,
 	"myrmidon/object/s3":        2,
@@ -52,6 +53,7 @@ var floors = map[string]int{
 var suites = map[string]bool{
 	"myrmidon/engine/enginetest": true,
 	"myrmidon/object/objecttest": true,
+	"myrmidon/sink/sinktest":     true,
 
 	// What tests and benchmarks run against.
 	"myrmidon/internal/testkit/natsserver": true,
@@ -59,6 +61,7 @@ var suites = map[string]bool{
 	"myrmidon/internal/testkit/program":    true,
 	"myrmidon/internal/testkit/s3server":   true,
 	"myrmidon/internal/testkit/s3stub":     true,
+	"myrmidon/internal/testkit/sinkfault":  true,
 }
 
 // standAlone are the public packages that others import: standard library only.
