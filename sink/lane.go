@@ -179,6 +179,7 @@ func (l *lane) cut(batch []item, now time.Time) []item {
 		batch, bytes = append(batch, it), bytes+size
 		return true, true
 	}
+	// In an ordered lane all of again is due, and what does not fit keeps its key in keys.
 	rest := l.again[:0]
 	more := true
 	for _, it := range l.again {
@@ -192,9 +193,6 @@ func (l *lane) cut(batch []item, now time.Time) []item {
 	}
 	clear(l.again[len(rest):])
 	l.again = rest
-	if cfg.Ordered && len(rest) > 0 {
-		return batch
-	}
 	skipped, i := l.head, l.head
 	for limit := l.head + 4*cfg.Records; more && i < len(l.fresh) && i < limit; i++ {
 		var taken bool
