@@ -18,16 +18,20 @@ var floors = map[string]int{
 	"myrmidon":                0,
 	"myrmidon/internal/limit": 0,
 
-	"myrmidon/engine":         1,
-	"myrmidon/object":         1,
-	"myrmidon/hls":            1,
-	"myrmidon/internal/cost":  1,
-	"myrmidon/internal/sigv4": 1,
-	"myrmidon/sink":           1,
+	"myrmidon/engine":           1,
+	"myrmidon/object":           1,
+	"myrmidon/hls":              1,
+	"myrmidon/internal/cost":    1,
+	"myrmidon/internal/sigv4":   1,
+	"myrmidon/internal/awsconf": 1,
+	"myrmidon/sink":             1,
 
 	"myrmidon/engine/jetstream": 2,
 	"myrmidon/object/s3":        2,
 	"myrmidon/internal/ffmpeg":  2,
+	"myrmidon/sink/elastic":     2,
+	"myrmidon/sink/kinesis":     2,
+	"myrmidon/sink/objects":     2,
 
 	"myrmidon/internal/transcode": 3,
 	"myrmidon/internal/clone":     3,
@@ -68,7 +72,7 @@ var suites = map[string]bool{
 var standAlone = []string{"myrmidon/hls"}
 
 // adapters make a store or a sink from an address. Workloads see interfaces only.
-var adapters = []string{"myrmidon/engine/jetstream", "myrmidon/object/s3"}
+var adapters = []string{"myrmidon/engine/jetstream", "myrmidon/object/s3", "myrmidon/sink/elastic", "myrmidon/sink/kinesis", "myrmidon/sink/objects"}
 
 // anywhere are the modules that more than one package may import: see the second law.
 func anywhere(module string) bool {

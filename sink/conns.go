@@ -229,7 +229,7 @@ func alive(c *conn) bool {
 func (p *pool) give(res *puddle.Resource[*conn], err error) {
 	c := res.Value()
 	c.used = time.Now()
-	if err == nil && !c.acks.bad() {
+	if err == nil { // if the peer was wrong, the next to borrow it finds that
 		res.Release()
 		return
 	}

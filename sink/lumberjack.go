@@ -35,7 +35,7 @@ const (
 // LumberjackConfig says where windows go. See [Conns].
 type LumberjackConfig struct {
 	Conns
-	// Window is how many records one window has at most, 2,048 if 0. Each connection has
+	// Window is how many records one window has at most, 1,024 if 0. Each connection has
 	// one window under way.
 	Window int
 	// Compress packs windows with zlib at this level, 1 to 9; 0 means not at all.
@@ -74,7 +74,7 @@ func NewLumberjack(cfg LumberjackConfig) (*Lumberjack, error) {
 	if cfg.TLS != nil {
 		scheme = "lumberjacks"
 	}
-	cfg.Window = or(cfg.Window, 2048)
+	cfg.Window = or(cfg.Window, 1024)
 	cfg.Ack = or(cfg.Ack, 30*time.Second)
 	if cfg.Compress < 0 || cfg.Compress > zlib.BestCompression {
 		return nil, myrmidon.Permanent(fmt.Errorf("sink: compress %d: levels are 1 to 9, 0 is none", cfg.Compress))
