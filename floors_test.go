@@ -60,6 +60,7 @@ var suites = map[string]bool{
 	"myrmidon/sink/sinktest":     true,
 
 	// What tests and benchmarks run against.
+	"myrmidon/internal/testkit/kinesalite": true,
 	"myrmidon/internal/testkit/natsserver": true,
 	"myrmidon/internal/testkit/netfault":   true,
 	"myrmidon/internal/testkit/program":    true,
