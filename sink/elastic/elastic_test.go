@@ -202,8 +202,16 @@ func TestSecretsComeFromTheEnvironmentAndStayThere(t *testing.T) {
 
 func TestBadAddresses(t *testing.T) {
 	for _, c := range [][2]string{
-		{"ftp://host", "alb"}, {"host:9200", "alb"}, {"http://us:sesame@host", "alb"}, {"http://host?x=sesame", "alb"}, {"http://host", ""},
-		{"http://host", "_all"}, {"http://host", "a/b"}, {"http://host", "ALB"}, {"http://host", "a*"}, {"http://\x7f", "a"},
+		{"ftp://host", "alb"},
+		{"host:9200", "alb"},
+		{"http://us:sesame@host", "alb"},
+		{"http://host?x=sesame", "alb"},
+		{"http://host", ""},
+		{"http://host", "_all"},
+		{"http://host", "a/b"},
+		{"http://host", "ALB"},
+		{"http://host", "a*"},
+		{"http://\x7f", "a"},
 	} {
 		_, err := elastic.New(elastic.Config{URL: c[0], Index: c[1]})
 		if !myrmidon.IsPermanent(err) || myrmidon.Hint(err) == "" || strings.Contains(err.Error(), "sesame") {
