@@ -228,30 +228,7 @@ func (b *Batcher) done(l *lane, batch []item, records []Record, epoch int, err e
 		return
 	}
 	now := time.Now()
-	isParked := make(map[int]bool)
-	var keep []item
-	var parkErr error
-	for _, f := range partial.Failed {
-		it := batch[f.Index]
-		after := myrmidon.AsFailure(f.Err).After
-		if after <= 0 {
-			it.attempts++
-		}
-		if myrmidon.IsPermanent(f.Err) || it.attempts >= b.cfg.Attempts {
-			why := f.Err
-			if !myrmidon.IsPermanent(why) {
-				why = fmt.Errorf("given up after %d attempts: %w", it.attempts, why)
-			}
-			if parkErr = b.park(it.Record, why); parkErr != nil {
-				break
-			}
-			isParked[f.Index] = true
-			continue
-		}
-		it.at = now.Add(max(after, b.backoff(max(1, it.attempts))))
-		it.Data = append([]byte(nil), it.Data...) // or it would keep its neighbours' memory
-		keep = append(keep, it)
-	}
+	keep, isParked, parkErr := b.judge(batch, partial.Failed, now)
 	acked, failed := 0, partial.Failed
 	for i := range batch { // records becomes those that were acked
 		if len(failed) > 0 && failed[0].Index == i {
@@ -302,6 +279,34 @@ func (b *Batcher) done(l *lane, batch []item, records []Record, epoch int, err e
 	b.room.Broadcast()
 	b.settled.Broadcast()
 	l.wake.Signal()
+}
+
+// judge parks what is never taken, and returns the rest of what failed, each with the time when
+// it is due. An error is that of parking.
+func (b *Batcher) judge(batch []item, failed []Failed, now time.Time) (keep []item, isParked map[int]bool, err error) {
+	isParked = make(map[int]bool)
+	for _, f := range failed {
+		it := batch[f.Index]
+		after := myrmidon.AsFailure(f.Err).After
+		if after <= 0 {
+			it.attempts++
+		}
+		if myrmidon.IsPermanent(f.Err) || it.attempts >= b.cfg.Attempts {
+			why := f.Err
+			if !myrmidon.IsPermanent(why) {
+				why = fmt.Errorf("given up after %d attempts: %w", it.attempts, why)
+			}
+			if err := b.park(it.Record, why); err != nil {
+				return keep, isParked, err
+			}
+			isParked[f.Index] = true
+			continue
+		}
+		it.at = now.Add(max(after, b.backoff(max(1, it.attempts))))
+		it.Data = append([]byte(nil), it.Data...) // or it would keep its neighbours' memory
+		keep = append(keep, it)
+	}
+	return keep, isParked, nil
 }
 
 // doneNone keeps a whole batch for later.

@@ -63,10 +63,7 @@ func (s *Kinesis) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	var in struct {
 		StreamName string
-		Records    []struct {
-			Data         []byte
-			PartitionKey string
-		}
+		Records    []putRecord
 	}
 	body, err := io.ReadAll(r.Body)
 	if err == nil {
@@ -102,14 +99,35 @@ func (s *Kinesis) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_, _ = fmt.Fprintf(w, `{"__type":"com.amazonaws.kinesis.v20131202#%s","message":"by the script, or the limits"}`, problem)
 		return
 	}
-	var out struct {
-		FailedRecordCount int
-		Records           []map[string]string
+	out := s.take(number, in.Records, c.Item)
+	if c.Lose {
+		panic(http.ErrAbortHandler)
 	}
-	for i, rec := range in.Records {
+	answer, err := json.Marshal(out)
+	if err != nil {
+		panic(err)
+	}
+	w.Header().Set("Content-Type", "application/x-amz-json-1.1")
+	_, _ = w.Write(answer) // the client has gone, if that fails
+}
+
+type putRecord struct {
+	Data         []byte
+	PartitionKey string
+}
+
+type putAnswer struct {
+	FailedRecordCount int
+	Records           []map[string]string
+}
+
+// take keeps what the script lets through.
+func (s *Kinesis) take(number int, records []putRecord, item func(int, string) string) putAnswer {
+	var out putAnswer
+	for i, rec := range records {
 		problem := ""
-		if c.Item != nil {
-			problem = c.Item(i, string(rec.Data))
+		if item != nil {
+			problem = item(i, string(rec.Data))
 		}
 		if problem != "" {
 			out.FailedRecordCount++
@@ -122,13 +140,5 @@ func (s *Kinesis) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.mu.Unlock()
 		out.Records = append(out.Records, map[string]string{"SequenceNumber": fmt.Sprint(number, i), "ShardId": "shardId-000000000000"})
 	}
-	if c.Lose {
-		panic(http.ErrAbortHandler)
-	}
-	answer, err := json.Marshal(out)
-	if err != nil {
-		panic(err)
-	}
-	w.Header().Set("Content-Type", "application/x-amz-json-1.1")
-	_, _ = w.Write(answer) // the client has gone, if that fails
+	return out
 }
