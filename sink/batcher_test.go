@@ -29,6 +29,13 @@ type fake struct {
 func (f *fake) Traits() sink.Traits { return f.traits }
 func (f *fake) Close() error        { return nil }
 
+// seen returns what was sent so far, and when.
+func (f *fake) seen() ([][]string, []time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.calls), slices.Clone(f.at)
+}
+
 func (f *fake) Send(ctx context.Context, rs []sink.Record) error {
 	ids := make([]string, len(rs))
 	for i, r := range rs {
@@ -60,21 +67,22 @@ func TestBatchesAreBoundedByRecordsBytesAndLinger(t *testing.T) {
 		start := time.Now()
 		add(t, b, records(3)...) // of 14 bytes each
 		synctest.Wait()
-		if len(f.calls) != 0 {
-			t.Fatalf("sent before it lingered: %v", f.calls)
+		if calls, _ := f.seen(); len(calls) != 0 {
+			t.Fatalf("sent before it lingered: %v", calls)
 		}
 		time.Sleep(time.Second)
 		synctest.Wait()
-		if len(f.calls) != 1 || len(f.calls[0]) != 3 || f.at[0].Sub(start) != time.Second {
-			t.Fatalf("after a second: %v at %v", f.calls, f.at)
+		if calls, at := f.seen(); len(calls) != 1 || len(calls[0]) != 3 || at[0].Sub(start) != time.Second {
+			t.Fatalf("after a second: %v at %v", calls, at)
 		}
 		add(t, b, records(9)...) // by bytes: 4, 4, and 1 that lingers
 		synctest.Wait()
-		if n := len(f.calls); n != 3 || len(f.calls[1]) != 4 || len(f.calls[2]) != 4 {
-			t.Fatalf("by bytes: %v", f.calls)
+		if calls, _ := f.seen(); len(calls) != 3 || len(calls[1]) != 4 || len(calls[2]) != 4 {
+			t.Fatalf("by bytes: %v", calls)
 		}
-		if err := b.Flush(t.Context()); err != nil || len(f.calls) != 4 || !time.Now().Equal(start.Add(time.Second)) {
-			t.Errorf("Flush lingered, or left some: %v, %v", f.calls, err)
+		err := b.Flush(t.Context())
+		if calls, _ := f.seen(); err != nil || len(calls) != 4 || !time.Now().Equal(start.Add(time.Second)) {
+			t.Errorf("Flush lingered, or left some: %v, %v", calls, err)
 		}
 		if err := b.Close(t.Context()); err != nil {
 			t.Error(err)
@@ -187,7 +195,7 @@ func TestAnOrderedLaneWaitsForItsFailures(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			f := &fake{traits: sink.Traits{InOrder: inOrder}}
 			f.send = func(_ context.Context, rs []sink.Record) error {
-				if len(f.calls) == 1 {
+				if calls, _ := f.seen(); len(calls) == 1 {
 					return &sink.PartialError{Total: len(rs), Failed: []sink.Failed{{Index: 0, Err: myrmidon.RetryAfter(errors.New("pushed back"), time.Minute)}}}
 				}
 				return nil
@@ -390,7 +398,7 @@ func (s *schedule) Traits() sink.Traits { return sink.Traits{InOrder: s.inOrder}
 // parked if it never can be, whatever fails, and the order of keys is kept where it was asked for.
 func TestNothingIsLostInAThousandSchedules(t *testing.T) {
 	doubles := 0
-	for seed := range uint64(1000) {
+	for seed := range uint64(schedules) {
 		synctest.Test(t, func(t *testing.T) {
 			r := rand.New(rand.NewPCG(6, seed))
 			s := &schedule{Rand: rand.New(rand.NewPCG(seed, 6)), inOrder: seed%2 == 0, has: make(map[string]int), last: make(map[string]int), refused: make(map[string]struct{})}

@@ -313,7 +313,7 @@ func TestWhatALumberjackServerDoesWrong(t *testing.T) {
 // down at first, is killed and acknowledges as it likes: 1,000 schedules.
 func TestNothingIsLostOverLumberjack(t *testing.T) {
 	doubles, dropped := 0, 0
-	for seed := range uint64(1000) {
+	for seed := range uint64(schedules) {
 		synctest.Test(t, func(t *testing.T) {
 			r := rand.New(rand.NewPCG(7, seed))
 			net := sinkfault.NewNetwork()

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/elastic/go-lumber/lj"
+	lumberlog "github.com/elastic/go-lumber/log"
 	lumber "github.com/elastic/go-lumber/server/v2"
 	"github.com/google/go-cmp/cmp"
 
@@ -29,6 +30,18 @@ import (
 	"myrmidon/sink"
 	"myrmidon/sink/sinktest"
 )
+
+// quiet is a logger for go-lumber's server, which tells of each connection.
+type quiet struct{}
+
+func (quiet) Printf(string, ...any) {}
+func (quiet) Println(...any)        {}
+func (quiet) Print(...any)          {}
+
+func TestMain(m *testing.M) {
+	lumberlog.Logger = quiet{}
+	os.Exit(m.Run())
+}
 
 // record returns a record with an ID.
 func record(n int) sink.Record {
