@@ -154,17 +154,13 @@ func (l *Lumberjack) send(ctx context.Context, records []Record) error {
 // window sends one window and waits for its acknowledgements. It returns how many records
 // they cover.
 func (l *Lumberjack) window(ctx context.Context, c *conn, buf *window, records []Record) (acked int, err error) {
-	frames, err := buf.encode(records, l.cfg.Compress, l.cfg.TimeField)
-	if err != nil {
-		return 0, err
-	}
 	c.acks.open(uint32(len(records)))
 	defer func() { acked = c.acks.close() }()
 	return 0, guarded(ctx, c, func() error {
 		if err := c.SetWriteDeadline(time.Now().Add(l.pool.cfg.Write)); err != nil {
 			return err
 		}
-		if _, err := c.Write(frames); err != nil {
+		if err := buf.encode(c, records, l.cfg.Compress, l.cfg.TimeField); err != nil {
 			return err
 		}
 		silent := time.NewTimer(l.cfg.Ack)
@@ -198,12 +194,19 @@ type window struct {
 	zip    *zlib.Writer
 }
 
-// encode returns the frames of a window, valid until the next call.
-func (w *window) encode(records []Record, level int, field string) ([]byte, error) {
+// encode writes the frames of a window to c. Without packing they leave in pieces, so that the
+// peer reads the first while the last is made.
+func (w *window) encode(c io.Writer, records []Record, level int, field string) error {
 	b := append(w.frames[:0], version, codeWindow)
 	b = binary.BigEndian.AppendUint32(b, uint32(len(records)))
 	head := len(b)
 	for i, r := range records {
+		if level == 0 && len(b) >= flushAt {
+			if _, err := c.Write(b); err != nil {
+				return err
+			}
+			b = b[:0]
+		}
 		b = append(b, version, codeJSON)
 		b = binary.BigEndian.AppendUint32(b, uint32(i+1))
 		b = append(b, 0, 0, 0, 0)
@@ -212,9 +215,18 @@ func (w *window) encode(records []Record, level int, field string) ([]byte, erro
 		binary.BigEndian.PutUint32(b[from-4:], uint32(len(b)-from))
 	}
 	w.frames = b
-	if level == 0 {
-		return b, nil
+	if level > 0 {
+		var err error
+		if b, err = w.pack(b, head, level); err != nil {
+			return err
+		}
 	}
+	_, err := c.Write(b)
+	return err
+}
+
+// pack returns the window with the frames behind its head packed, valid until the next call.
+func (w *window) pack(b []byte, head, level int) ([]byte, error) {
 	w.packed.Reset()
 	w.packed.Write(b[:head])
 	w.packed.Write([]byte{version, codePacked, 0, 0, 0, 0})

@@ -105,6 +105,21 @@ func TestWhatBecomesOfRecords(t *testing.T) {
 	}
 }
 
+func TestFailuresOfALaterRequestKeepTheirPlace(t *testing.T) {
+	bulk := sinkfault.NewBulk(func(request int) sinkfault.Call {
+		return sinkfault.Call{Item: func(i int, _ string) string {
+			if request == 1 && i == 3 {
+				return "400 document_parsing_exception"
+			}
+			return ""
+		}}
+	})
+	s := serve(t, bulk, elastic.Config{})
+	if permanent, now := outcome(s.Send(t.Context(), records(4100)), 4100); !slices.Equal(permanent, []int{2003}) || now != nil || bulk.Requests() != 3 {
+		t.Errorf("permanent %v, for now %v after %d requests, want record 2003 alone, and 3", permanent, now, bulk.Requests())
+	}
+}
+
 func TestWhatBecomesOfRequests(t *testing.T) {
 	for _, c := range []struct {
 		name      string

@@ -161,6 +161,22 @@ func TestWhatBecomesOfRecords(t *testing.T) {
 	}
 }
 
+func TestFailuresOfALaterRequestKeepTheirPlace(t *testing.T) {
+	srv, s := fake(t, func(request int) sinkfault.Call {
+		return sinkfault.Call{Item: func(i int, _ string) string {
+			if request == 1 && i == 3 {
+				return "InternalFailure"
+			}
+			return ""
+		}}
+	})
+	err := s.Send(t.Context(), records(1100))
+	var p *sink.PartialError
+	if !errors.As(err, &p) || len(p.Failed) != 1 || p.Failed[0].Index != 503 || srv.Requests() != 3 {
+		t.Errorf("Send: %v after %d requests, want record 503 to have failed, and 3", err, srv.Requests())
+	}
+}
+
 func TestWhatBecomesOfRequests(t *testing.T) {
 	for _, c := range []struct {
 		name      string

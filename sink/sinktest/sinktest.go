@@ -155,7 +155,7 @@ func testContent(t *testing.T, o Opened, opt Options) {
 	for i, data := range []string{
 		`{}`, `{ }`, `{"a":null,"b":[1,2.5e9,true],"c":{"d":{}}}`, `{"quotes":"\"h2\",\"http/1.1\"","back":"\\"}`,
 		`{"escapes":"\n\r\t\u0000\u2028"}`, "{\"raw\":\"\u2028 \u00e9 \u65e5\u672c \U0001f600\"}", "{\"cr\":1}", ` {"space":1} `,
-		`{"index":{"_id":"x"}}`, long,
+		long, `{"index":{"_id":"x"}}`, `{"last":1}`,
 	} {
 		rs = append(rs, sink.Record{ID: fmt.Sprint("content-", i), Data: []byte(data), Key: fmt.Sprint("日本 ", i)})
 	}
