@@ -1,10 +1,12 @@
 package object
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"path"
 	"strings"
+	"unicode/utf8"
 
 	"myrmidon"
 )
@@ -102,4 +104,34 @@ func (a Attrs) complete(key string) Attrs {
 		a.ContentType = TypeOf(key)
 	}
 	return a
+}
+
+// JSONKey is a key, which may be any bytes, in JSON: a string where it is UTF-8, else
+// {"bytes": base64}.
+type JSONKey string
+
+type jsonBytes struct {
+	Bytes []byte `json:"bytes"`
+}
+
+// MarshalJSON implements [json.Marshaler].
+func (k JSONKey) MarshalJSON() ([]byte, error) {
+	if utf8.ValidString(string(k)) {
+		return json.Marshal(string(k))
+	}
+	return json.Marshal(jsonBytes{[]byte(k)})
+}
+
+// UnmarshalJSON implements [json.Unmarshaler].
+func (k *JSONKey) UnmarshalJSON(data []byte) error {
+	if len(data) > 0 && data[0] == '{' {
+		var raw jsonBytes
+		err := json.Unmarshal(data, &raw)
+		*k = JSONKey(raw.Bytes)
+		return err
+	}
+	if err := json.Unmarshal(data, (*string)(k)); err != nil {
+		return errors.New(`a key is text or {"bytes": base64}`)
+	}
+	return nil
 }

@@ -14,7 +14,7 @@ import (
 // belongs to, and {After: m}.
 //
 // A Range survives JSON with every byte: {"prefix":"a/","after":"a/7"}, and what is not
-// UTF-8 as {"base64":"…"}.
+// UTF-8 as {"bytes":"…"}.
 type Range struct {
 	Prefix, After, Before string
 }
@@ -39,39 +39,15 @@ func (r Range) isEmpty() bool {
 	return end != "" && r.After+"\x00" >= end
 }
 
-// jsonKey is a key in JSON, where only UTF-8 can be a string.
-type jsonKey string
-
-type base64Key struct {
-	Base64 []byte `json:"base64"`
-}
-
-func (k jsonKey) MarshalJSON() ([]byte, error) {
-	if utf8.ValidString(string(k)) {
-		return json.Marshal(string(k))
-	}
-	return json.Marshal(base64Key{[]byte(k)})
-}
-
-func (k *jsonKey) UnmarshalJSON(data []byte) error {
-	if len(data) > 0 && data[0] == '{' {
-		var raw base64Key
-		err := json.Unmarshal(data, &raw)
-		*k = jsonKey(raw.Base64)
-		return err
-	}
-	return json.Unmarshal(data, (*string)(k))
-}
-
 type jsonRange struct {
-	Prefix jsonKey `json:"prefix,omitempty"`
-	After  jsonKey `json:"after,omitempty"`
-	Before jsonKey `json:"before,omitempty"`
+	Prefix JSONKey `json:"prefix,omitempty"`
+	After  JSONKey `json:"after,omitempty"`
+	Before JSONKey `json:"before,omitempty"`
 }
 
 // MarshalJSON writes r as its comment says.
 func (r Range) MarshalJSON() ([]byte, error) {
-	return json.Marshal(jsonRange{jsonKey(r.Prefix), jsonKey(r.After), jsonKey(r.Before)})
+	return json.Marshal(jsonRange{JSONKey(r.Prefix), JSONKey(r.After), JSONKey(r.Before)})
 }
 
 // UnmarshalJSON reads what MarshalJSON wrote.

@@ -43,7 +43,7 @@ func TestRangeIsReadableAsJSON(t *testing.T) {
 	for want, r := range map[string]object.Range{
 		`{}`:                            {},
 		`{"prefix":"ü/","after":"ü/7"}`: {Prefix: "ü/", After: "ü/7"},
-		`{"prefix":"a","before":{"base64":"Yf8="}}`: {Prefix: "a", Before: "a\xff"},
+		`{"prefix":"a","before":{"bytes":"Yf8="}}`: {Prefix: "a", Before: "a\xff"},
 	} {
 		got, err := json.Marshal(r)
 		if err != nil || string(got) != want {
@@ -51,7 +51,7 @@ func TestRangeIsReadableAsJSON(t *testing.T) {
 		}
 	}
 	var r object.Range
-	for _, bad := range []string{`7`, `{"prefix":7}`, `{"after":{"base64":"!"}}`} {
+	for _, bad := range []string{`7`, `{"prefix":7}`, `{"after":{"bytes":"!"}}`} {
 		if err := json.Unmarshal([]byte(bad), &r); err == nil {
 			t.Errorf("%s was read as %v", bad, r)
 		}

@@ -50,15 +50,15 @@ type jsonCursor struct {
 	Range   Range   `json:"range"`
 	Pages   int     `json:"pages,omitempty"`
 	Done    bool    `json:"done,omitempty"`
-	Below   jsonKey `json:"below,omitempty"`
-	First   jsonKey `json:"first,omitempty"`
+	Below   JSONKey `json:"below,omitempty"`
+	First   JSONKey `json:"first,omitempty"`
 	Started bool    `json:"started,omitempty"`
 	Empty   int     `json:"empty,omitempty"`
 }
 
 // MarshalJSON writes c without what it knows of the pages, at most 9 KiB.
 func (c Cursor) MarshalJSON() ([]byte, error) {
-	return json.Marshal(jsonCursor{c.Range, c.Pages, c.Done, jsonKey(c.below), jsonKey(c.first), c.started, c.empty})
+	return json.Marshal(jsonCursor{c.Range, c.Pages, c.Done, JSONKey(c.below), JSONKey(c.first), c.started, c.empty})
 }
 
 // UnmarshalJSON reads what MarshalJSON wrote.

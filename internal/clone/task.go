@@ -3,7 +3,6 @@ package clone
 import (
 	"encoding/json"
 	"time"
-	"unicode/utf8"
 
 	"myrmidon"
 	"myrmidon/object"
@@ -61,32 +60,8 @@ func (s *Spec) task(objects []entry, of *segment) task {
 	return t
 }
 
-// text is a key, which may be any bytes, in JSON: a string where it is UTF-8, else an
-// object with its bytes, as encoding/json writes them.
-type text string
-
-// MarshalJSON implements [json.Marshaler].
-func (t text) MarshalJSON() ([]byte, error) {
-	if utf8.ValidString(string(t)) {
-		return json.Marshal(string(t))
-	}
-	return json.Marshal(struct {
-		Bytes []byte `json:"bytes"`
-	}{[]byte(t)})
-}
-
-// UnmarshalJSON implements [json.Unmarshaler].
-func (t *text) UnmarshalJSON(data []byte) error {
-	if len(data) > 0 && data[0] == '{' {
-		var b struct {
-			Bytes []byte `json:"bytes"`
-		}
-		err := json.Unmarshal(data, &b)
-		*t = text(b.Bytes)
-		return err
-	}
-	return json.Unmarshal(data, (*string)(t))
-}
+// text is a key as jobs have it.
+type text = object.JSONKey
 
 const (
 	// jobBytes bounds the keys of a job, whose spec must stay below myrmidon.MaxJobSpec:

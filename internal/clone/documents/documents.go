@@ -34,7 +34,8 @@ import (
 	"fmt"
 	"path"
 	"strings"
-	"unicode/utf8"
+
+	"myrmidon/object"
 )
 
 // MaxInline is how many segments a manifest lists itself; more are in its pages.
@@ -43,27 +44,12 @@ const MaxInline = 1000
 // Key is an object's key, which may be any bytes, in JSON.
 type Key string
 
-type rawKey struct {
-	Bytes []byte `json:"bytes"`
-}
-
 // MarshalJSON implements [json.Marshaler].
-func (k Key) MarshalJSON() ([]byte, error) {
-	if utf8.ValidString(string(k)) {
-		return json.Marshal(string(k))
-	}
-	return json.Marshal(rawKey{[]byte(k)})
-}
+func (k Key) MarshalJSON() ([]byte, error) { return object.JSONKey(k).MarshalJSON() }
 
 // UnmarshalJSON implements [json.Unmarshaler].
 func (k *Key) UnmarshalJSON(data []byte) error {
-	if len(data) > 0 && data[0] == '{' {
-		var raw rawKey
-		err := json.Unmarshal(data, &raw)
-		*k = Key(raw.Bytes)
-		return err
-	}
-	if err := json.Unmarshal(data, (*string)(k)); err != nil {
+	if err := (*object.JSONKey)(k).UnmarshalJSON(data); err != nil {
 		return &Error{Field: "a key", Why: `is neither text nor {"bytes": base64}`}
 	}
 	return nil
