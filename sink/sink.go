@@ -202,3 +202,52 @@ func Rest(total, taken int, err error) error {
 	}
 	return out
 }
+
+// InParts sends records by as many requests as they need, one after the other, for writers of
+// sinks: a request has most.Records records at most and most.Bytes bytes, by what size says of
+// each, or one record. send returns what was refused of a part, or why the part failed. After
+// a failure no more is sent to a destination that is away: all that is left has failed with it.
+// A permanent failure, and one before anything was taken, is that of all.
+func InParts(records []Record, size func(Record) int, most Traits, send func(part []Record) ([]Failed, error)) error {
+	var failed []Failed
+	for from := 0; from < len(records); {
+		n, bytes := 0, 0
+		for _, r := range records[from:] {
+			if bytes += size(r); n == most.Records || n > 0 && bytes > most.Bytes {
+				break
+			}
+			n++
+		}
+		some, err := send(records[from : from+n])
+		if err != nil && (from == 0 || myrmidon.IsPermanent(err)) {
+			return err
+		}
+		if err != nil {
+			for i := from; i < len(records); i++ {
+				failed = append(failed, Failed{Index: i, Err: err})
+			}
+			break
+		}
+		for _, f := range some {
+			failed = append(failed, Failed{Index: from + f.Index, Err: f.Err})
+		}
+		from += n
+	}
+	switch {
+	case failed == nil:
+		return nil
+	case len(failed) == len(records) && !myrmidon.IsPermanent(failed[0].Err) && sameError(failed):
+		return failed[0].Err
+	}
+	return &PartialError{Total: len(records), Failed: failed}
+}
+
+// sameError reports whether it is one error that stopped all.
+func sameError(failed []Failed) bool {
+	for _, f := range failed {
+		if f.Err != failed[0].Err {
+			return false
+		}
+	}
+	return true
+}

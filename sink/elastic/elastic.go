@@ -176,48 +176,8 @@ func (s *Sink) send(ctx context.Context, records []sink.Record) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("elastic: send to %s: %w", s.name, err)
 	}
-	limit := s.Traits()
-	var failed []sink.Failed
-	for from := 0; from < len(records); {
-		n, size := 0, 0
-		for _, r := range records[from:] {
-			if size += len(r.Data) + len(r.ID) + 32; n == limit.Records || n > 0 && size > limit.Bytes {
-				break
-			}
-			n++
-		}
-		some, err := s.part(ctx, records[from:from+n])
-		if err != nil && (from == 0 && n == len(records) || myrmidon.IsPermanent(err)) {
-			return err
-		}
-		if err != nil { // and no more is sent to a destination that is away
-			for i := from; i < len(records); i++ {
-				failed = append(failed, sink.Failed{Index: i, Err: err})
-			}
-			break
-		}
-		for _, f := range some {
-			failed = append(failed, sink.Failed{Index: from + f.Index, Err: f.Err})
-		}
-		from += n
-	}
-	switch {
-	case failed == nil:
-		return nil
-	case len(failed) == len(records) && failed[0].Index == 0 && !myrmidon.IsPermanent(failed[0].Err) && sameError(failed):
-		return failed[0].Err
-	}
-	return &sink.PartialError{Total: len(records), Failed: failed}
-}
-
-// sameError reports whether it is one error that stopped all.
-func sameError(failed []sink.Failed) bool {
-	for _, f := range failed {
-		if f.Err != failed[0].Err {
-			return false
-		}
-	}
-	return true
+	size := func(r sink.Record) int { return len(r.Data) + len(r.ID) + 32 }
+	return sink.InParts(records, size, s.Traits(), func(part []sink.Record) ([]sink.Failed, error) { return s.part(ctx, part) })
 }
 
 // part sends one request, and halves of it where that is what a refusal asks for.

@@ -221,34 +221,9 @@ func (s *Sink) send(ctx context.Context, records []sink.Record) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("kinesis: put to %s: %w", s.stream, err)
 	}
-	var failed []sink.Failed
-	for from := 0; from < len(records); {
-		n, size := 0, 0
-		for _, r := range records[from:] {
-			if size += len(r.Data) + len(keyOf(r)); n == maxRecords || size > maxBytes {
-				break
-			}
-			n++
-		}
-		some, err := s.put(ctx, records[from:from+n])
-		if err != nil && (myrmidon.IsPermanent(err) || from == 0) {
-			return err
-		}
-		if err != nil { // and no more is sent to a destination that is away
-			for i := from; i < len(records); i++ {
-				failed = append(failed, sink.Failed{Index: i, Err: err})
-			}
-			break
-		}
-		for _, f := range some {
-			failed = append(failed, sink.Failed{Index: from + f.Index, Err: f.Err})
-		}
-		from += n
-	}
-	if failed == nil {
-		return nil
-	}
-	return &sink.PartialError{Total: len(records), Failed: failed}
+	size := func(r sink.Record) int { return len(r.Data) + len(keyOf(r)) }
+	most := sink.Traits{Records: maxRecords, Bytes: maxBytes}
+	return sink.InParts(records, size, most, func(part []sink.Record) ([]sink.Failed, error) { return s.put(ctx, part) })
 }
 
 // encode appends the body of a request.
