@@ -15,6 +15,7 @@ import (
 // A store that has too much to do, or a network that breaks, costs time and a bounded
 // number of requests, and no object.
 func TestClonesInBadWeather(t *testing.T) {
+	t.Parallel()
 	const n = 3000
 	for name, tt := range map[string]struct {
 		fault func(s3stub.Request) *s3stub.Fault
@@ -79,6 +80,7 @@ func forAWhile(d time.Duration, choose func(s3stub.Request) *s3stub.Fault) func(
 // Ctrl-C once finishes what is under way, twice ends it at once. Either way the rest is
 // done later, and nothing is lost.
 func TestInterruptedClonesGoOn(t *testing.T) {
+	t.Parallel()
 	const n = 8000
 	for name, tt := range map[string]struct {
 		signals int

@@ -170,7 +170,7 @@ func (s *shop) orphans() (pids []string) {
 // points, fifty times in all over several runs, and resumes it until it ends.
 func TestKilledRunsGoOnWithNothingLostOrDoneTwice(t *testing.T) {
 	kills := 50
-	if testing.Short() {
+	if testing.Short() || raced {
 		kills = 5
 	}
 	const slots = 2
