@@ -21,6 +21,7 @@ var floors = map[string]int{
 	"myrmidon/engine":         1,
 	"myrmidon/object":         1,
 	"myrmidon/hls":            1,
+	"myrmidon/haproxy":        1,
 	"myrmidon/internal/cost":  1,
 	"myrmidon/internal/sigv4": 1,
 
@@ -54,6 +55,7 @@ var suites = map[string]bool{
 	"myrmidon/object/objecttest": true,
 
 	// What tests and benchmarks run against.
+	"myrmidon/internal/testkit/haproxyd":   true,
 	"myrmidon/internal/testkit/natsserver": true,
 	"myrmidon/internal/testkit/netfault":   true,
 	"myrmidon/internal/testkit/program":    true,
@@ -62,7 +64,7 @@ var suites = map[string]bool{
 }
 
 // standAlone are the public packages that others import: standard library only.
-var standAlone = []string{"myrmidon/hls"}
+var standAlone = []string{"myrmidon/hls", "myrmidon/haproxy"}
 
 // adapters make a store or a sink from an address. Workloads see interfaces only.
 var adapters = []string{"myrmidon/engine/jetstream", "myrmidon/object/s3"}

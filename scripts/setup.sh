@@ -2,7 +2,7 @@
 # Installs what Myrmidon needs and is not there yet, and says so.
 #
 #   scripts/setup.sh runtime   ffmpeg 5.1 or later
-#   scripts/setup.sh test      + Chromium, Node.js, npm, internal/playback's packages, and
+#   scripts/setup.sh test      + Chromium, Node.js, npm, HAProxy, internal/playback's packages, and
 #                              the servers that tests run against (built from source)
 #   scripts/setup.sh bench     what the benchmarks need: ffmpeg
 #   scripts/setup.sh bench-engine   RabbitMQ, as programs only: no service is started
@@ -159,6 +159,10 @@ check_copiers() {
 	have aws || want awscli awscli
 }
 
+haproxy_here() { have haproxy || [ -x /usr/sbin/haproxy ]; }
+
+check_haproxy() { haproxy_here || want haproxy HAProxy; }
+
 # Debian asks this program before it starts a service (invoke-rc.d(8)).
 policy=/usr/sbin/policy-rc.d
 held=
@@ -172,7 +176,7 @@ hold_services() {
 	trap 'exit 130' INT
 	trap 'exit 143' TERM
 	printf '#!/bin/sh\nexit 101\n' | $sudo tee "$policy" >/dev/null && $sudo chmod 755 "$policy" ||
-		die "could not write $policy, which keeps RabbitMQ's service from being started"
+		die "could not write $policy, which keeps services from being started"
 }
 
 release_services() {
@@ -185,6 +189,11 @@ release_services() {
 disable_rabbit() {
 	$sudo update-rc.d rabbitmq-server disable >/dev/null 2>&1 || say "could not disable the service rabbitmq-server"
 	! have systemctl || $sudo systemctl --quiet disable epmd.service epmd.socket >/dev/null 2>&1 || say "could not disable the service epmd"
+}
+
+# disable_haproxy does the same for HAProxy's.
+disable_haproxy() {
+	$sudo update-rc.d haproxy disable >/dev/null 2>&1 || say "could not disable the service haproxy"
 }
 
 # elsewhere says what to install where there is no apt-get.
@@ -205,6 +214,7 @@ elsewhere() {
 		gcc) dnf="$dnf gcc" apk="$apk gcc" pacman="$pacman gcc" ;;
 		rclone) brew="$brew rclone" dnf="$dnf rclone" apk="$apk rclone" pacman="$pacman rclone" ;;
 		awscli) brew="$brew awscli" dnf="$dnf awscli2" apk="$apk aws-cli" pacman="$pacman aws-cli" ;;
+		haproxy) brew="$brew haproxy" dnf="$dnf haproxy" apk="$apk haproxy" pacman="$pacman haproxy" ;;
 		rabbitmq-server) brew="$brew rabbitmq" dnf="$dnf rabbitmq-server" apk="$apk rabbitmq-server" pacman="$pacman rabbitmq" ;;
 		libc6-dev) dnf="$dnf glibc-devel" apk="$apk musl-dev" ;;
 		esac
@@ -260,11 +270,12 @@ install() {
 	# One broken source among several fails the update, and need not fail the install.
 	apt update || say "apt-get update failed: see above; trying with the lists that are there"
 	say "apt-get install --no-install-recommends $packages (this may take minutes)"
-	case "$packages" in *rabbitmq-server*) hold_services ;; esac
+	case "$packages" in *rabbitmq-server* | *haproxy*) hold_services ;; esac
 	# shellcheck disable=SC2086 # one word a package
 	apt install --no-install-recommends $packages ||
 		die "apt-get could not install $packages: see above; is there a network?"
 	case "$packages" in *rabbitmq-server*) disable_rabbit ;; esac
+	case "$packages" in *haproxy*) disable_haproxy ;; esac
 	release_services
 	say "installed $names"
 	# What has just been installed may be an old release's.
@@ -321,6 +332,7 @@ test)
 	check_ffmpeg
 	check_chromium
 	check_node
+	check_haproxy
 	check_ip
 	install
 	! old_node || die "Node.js $(node --version) is older than 18: install a newer one, first on PATH"
@@ -332,6 +344,7 @@ check)
 	check_go
 	check_ffmpeg
 	check_compiler
+	check_haproxy
 	check_ip
 	install
 	build_nats
