@@ -128,7 +128,7 @@ func (x *rowIndex) fill(t *Table) {
 	if x.seed == (maphash.Seed{}) {
 		x.seed = maphash.MakeSeed()
 	}
-	if 2*t.rows > len(x.slots) {
+	if len(x.slots) == 0 || 2*t.rows > len(x.slots) {
 		n := 1024
 		for n < 4*t.rows {
 			n *= 2

@@ -189,6 +189,14 @@ type averaged struct {
 // A pair is a column of out and of the table added, -1 if it has none.
 type pair struct{ out, in int32 }
 
+// of is the cell of a row of the table added: nothing if it has no such column.
+func (p pair) of(row []int64) int64 {
+	if p.in < 0 {
+		return empty
+	}
+	return row[p.in]
+}
+
 // A span is n columns in a row.
 type span struct{ out, in, n int32 }
 
@@ -314,6 +322,10 @@ func (m *Merger) plan(typ Type, t *Table) {
 			p.same = append(p.same, pr)
 			continue
 		}
+		if rule == SumLimits {
+			p.limits = append(p.limits, pr)
+			continue
+		}
 		if from < 0 {
 			continue // t has nothing to add
 		}
@@ -326,8 +338,6 @@ func (m *Merger) plan(typ Type, t *Table) {
 			p.mins = append(p.mins, pr)
 		case Least:
 			p.least = append(p.least, pr)
-		case SumLimits:
-			p.limits = append(p.limits, pr)
 		case Average, AverageByRequests:
 			k := slices.Index(m.avg, int32(col))
 			p.avgs = append(p.avgs, averaged{pr, int32(k), int32(slices.Index(t.avg, from)), rule})
@@ -459,15 +469,15 @@ func (m *Merger) mergeRow(at int, t *Table, i int) {
 		d[c.out] = out.combine(Least, d[c.out], t, s[c.in])
 	}
 	for _, c := range p.limits {
-		d[c.out] = out.combine(SumLimits, d[c.out], t, s[c.in])
+		d[c.out] = out.combine(SumLimits, d[c.out], t, c.of(s))
 	}
 	m.mergeAverages(p, at, t, i)
 	for _, c := range p.same {
-		b := empty
-		if c.in >= 0 {
-			b = s[c.in]
+		a, b := d[c.out], c.of(s)
+		if a == b && isNumber(a) {
+			continue
 		}
-		if a := d[c.out]; isMix(a) || isMix(b) || !sameText(out, a, t, b) {
+		if isMix(a) || isMix(b) || !sameText(out, a, t, b) {
 			d[c.out] = out.mixIn(a, out.procs[at], t, b, t.procsOf(i))
 		}
 	}

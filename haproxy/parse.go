@@ -195,6 +195,16 @@ func (t *Table) readRow(cells []int64, p int, mask *[maxColumns / 64]uint64) (in
 					continue
 				}
 			}
+			if c > '9' && p == start { // text that does not begin as a number or a quote does
+				for p++; data[p] != ',' && data[p] != '\n'; p++ {
+				}
+				if data[p] == ',' && p-start <= maxText {
+					word[i] = textCell(start, p-start)
+					seen |= 1 << (i & 63)
+					p++
+					continue
+				}
+			}
 			cell, end, err := t.readField(start)
 			if err != nil {
 				return 0, err

@@ -265,9 +265,34 @@ func (t *Table) partsOf(c int64) []part {
 // sameKey reports whether row i of t and row j of u are of the same type, proxy and
 // server.
 func sameKey(t *Table, i int, u *Table, j int) bool {
-	return t.types[i] == u.types[j] &&
-		sameText(t, t.cell(i, t.schema.svname), u, u.cell(j, u.schema.svname)) &&
-		sameText(t, t.cell(i, t.schema.pxname), u, u.cell(j, u.schema.pxname))
+	if t.types[i] != u.types[j] {
+		return false
+	}
+	a, b := t.cell(i, t.schema.pxname), t.cell(i, t.schema.svname)
+	c, d := u.cell(j, u.schema.pxname), u.cell(j, u.schema.svname)
+	if a < b && a-c == b-d && a&maxText == c&maxText && isText(a) && isText(b) && isText(c) && isText(d) {
+		// They lie at the same distance: compare both, and what is between them, at once.
+		if x, ok := t.reach(a, b); ok {
+			if y, ok := u.reach(c, d); ok && bytes.Equal(x, y) {
+				return true
+			}
+		}
+	}
+	return sameText(t, b, u, d) && sameText(t, a, u, c)
+}
+
+// reach are the bytes from the beginning of the text a to the end of the text b, if they
+// lie in one piece.
+func (t *Table) reach(a, b int64) ([]byte, bool) {
+	from, to := int(a>>textLenBits&(maxTexts-1)), int(b>>textLenBits&(maxTexts-1))+int(b&maxText)
+	n := len(t.raw)
+	if to <= n {
+		return t.raw[from:to], true
+	}
+	if from >= n && from <= to {
+		return t.extra[from-n : to-n], true
+	}
+	return nil, false
 }
 
 // sameText compares two cells that are no mixes.
