@@ -110,11 +110,11 @@ var metrics = sync.OnceValue(func() []metric {
 	return out
 })
 
-// states are those that HAProxy's exporter writes, in its order.
+// statesOf are those that HAProxy's exporter writes, in its order.
 func statesOf(t Type) []string {
 	switch t {
 	case Frontend:
-		return []string{"STOP", "UP"}
+		return []string{"DOWN", "UP"}
 	case Backend:
 		return []string{"DOWN", "UP"}
 	case Server:
@@ -132,8 +132,10 @@ func exportedState(t Type, state []byte) string {
 		word = word[:i]
 	}
 	switch {
-	case t == Frontend && word == "OPEN", word == "no":
+	case t == Frontend && word == "OPEN", word == "no": // no check
 		return "UP"
+	case t == Frontend && word == "STOP":
+		return "DOWN"
 	}
 	return word
 }

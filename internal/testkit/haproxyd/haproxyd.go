@@ -95,7 +95,7 @@ func Start(tb testing.TB, cfg Config) *Server {
 	tb.Cleanup(s.Stop)
 	s.wait("answer", func() bool {
 		out, err := s.Ask("show info")
-		return err == nil && strings.HasPrefix(out, "Name:")
+		return err == nil && strings.HasPrefix(out, "Name:") && s.masterAnswers()
 	})
 	return s
 }
@@ -234,7 +234,17 @@ func (s *Server) Reload() {
 	if err := s.cmd.Process.Signal(syscall.SIGUSR2); err != nil {
 		s.tb.Fatal(err)
 	}
-	s.wait("reload", func() bool { pid := s.pid(); return pid != "" && pid != before })
+	s.wait("reload", func() bool { pid := s.pid(); return pid != "" && pid != before && s.masterAnswers() })
+}
+
+// masterAnswers is true if there is no master: its socket is away for a moment when it
+// starts again.
+func (s *Server) masterAnswers() bool {
+	if s.Master == "" {
+		return true
+	}
+	out, err := ask(s.Master, "show proc;quit")
+	return err == nil && strings.Contains(out, "worker")
 }
 
 func (s *Server) pid() string {
