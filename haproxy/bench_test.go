@@ -1,9 +1,12 @@
 package haproxy
 
 import (
+	"context"
 	"syscall"
 	"testing"
 	"time"
+
+	"myrmidon/internal/testkit/haproxyd"
 )
 
 // cpu is the processor time of this process so far: other processes do not disturb it as
@@ -67,4 +70,41 @@ func BenchmarkMerge(b *testing.B) {
 		m.Table()
 	}
 	perRow(b, before, rows)
+}
+
+// BenchmarkPoll polls four real processes; what it allocates is Go's for connections and
+// goroutines.
+func BenchmarkPoll(b *testing.B) {
+	var cfg Config
+	for range 4 {
+		cfg.Targets = append(cfg.Targets, Target{Address: haproxyd.Start(b, large).Socket})
+	}
+	for name, run := range map[string]func(c *Collector){
+		"collector": func(c *Collector) {
+			if err := c.Poll(context.Background()); err != nil {
+				b.Fatal(err)
+			}
+		},
+		"read-only": func(c *Collector) {
+			c.readAll(context.Background())
+			c.forget()
+		},
+	} {
+		b.Run(name, func(b *testing.B) {
+			c, err := New(cfg)
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer c.Close()
+			for range 3 {
+				run(c)
+			}
+			b.ReportAllocs()
+			before := cpu(b)
+			for b.Loop() {
+				run(c)
+			}
+			b.ReportMetric(float64(cpu(b)-before)/1e6/float64(b.N), "cpu-ms/op")
+		})
+	}
 }
