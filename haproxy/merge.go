@@ -3,7 +3,7 @@ package haproxy
 import (
 	"errors"
 	"fmt"
-		"slices"
+	"slices"
 )
 
 // A Merger folds tables into one, row by row: rows belong together if type, proxy and
@@ -18,18 +18,18 @@ type Merger struct {
 	// Rules are used from the next Reset on.
 	Rules *Rules
 
-	out     *Table
-	rules   *Rules
-	plans   [types]plan
-	schemas [2]*schema // what plans are for: of out, and of the table added
-	columns []int32    // of the table added: their columns in out
-	identity bool      // columns are the same in both
-	avg     []int32    // the averaged columns of out
-	avgRule [types][]Rule
-	rowMap  []int32    // of the table added: their rows in out
-	taken   []uint32   // by row of out: the last Add that had it
-	adds    uint32
-	index   rowIndex
+	out      *Table
+	rules    *Rules
+	plans    [types]plan
+	schemas  [2]*schema // what plans are for: of out, and of the table added
+	columns  []int32    // of the table added: their columns in out
+	identity bool       // columns are the same in both
+	avg      []int32    // the averaged columns of out
+	avgRule  [types][]Rule
+	rowMap   []int32  // of the table added: their rows in out
+	taken    []uint32 // by row of out: the last Add that had it
+	adds     uint32
+	index    rowIndex
 }
 
 // Merge returns a table of its own that holds all tables merged. Merge of one table is
@@ -313,10 +313,13 @@ func (m *Merger) plan(typ Type, t *Table) {
 			continue
 		}
 		p.used.add(col)
-		if col == out.schema.pxname || col == out.schema.svname || col == out.schema.typ {
+		if col == out.schema.pxname || col == out.schema.svname {
 			continue
 		}
 		rule := m.rules.Rule(key, typ)
+		if col == out.schema.typ {
+			rule = Max // the same, unless one dump has no such column
+		}
 		pr := pair{int32(col), from}
 		if rule == Same || rule == Worst || rule == Key {
 			p.same = append(p.same, pr)
@@ -524,4 +527,3 @@ func (t *Table) mixIn(a int64, n int32, u *Table, b int64, k int32) int64 {
 	t.mixes = append(t.mixes, mx)
 	return firstMix + int64(len(t.mixes)-1)
 }
-
