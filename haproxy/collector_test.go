@@ -360,6 +360,34 @@ func TestAReloadBehindAMasterSocketLosesNothing(t *testing.T) {
 	}
 }
 
+func TestOldWorkersAreThoseThatTheMasterSays(t *testing.T) {
+	// The second is as HAProxy 2.2 writes it.
+	for name, proc := range map[string]string{
+		"2.6": "#<PID> <type> <reloads> <uptime> <version>\n10 master 1 0d 2.6\n# workers\n12 worker 0 0d 2.6\n# old workers\n11 worker 1 0d 2.6\n# programs\n\n",
+		"2.2": "#<PID> <type> <relative PID> <reloads> <uptime> <version>\n10 master 0 1 0d 2.2\n# workers\n12 worker 1 0 0d 2.2\n# old workers\n11 [was: 1] 1 0d 2.2\n13 [was: 1] 2 0d 2.2\n# programs\n\n",
+	} {
+		s := newStub(t, func(conn net.Conn, command string) {
+			switch {
+			case strings.HasPrefix(command, "show info"):
+				io.WriteString(conn, "Unknown command\n\n")
+			case strings.HasPrefix(command, "show proc"):
+				io.WriteString(conn, proc)
+			case strings.HasPrefix(command, "@!12 show info;@!12 show stat;quit"):
+				io.WriteString(conn, dump(12, 100, 5, "app,s,1,10,2,UP,2,\n"))
+			case strings.HasPrefix(command, "@!11 "):
+				io.WriteString(conn, dump(11, 50, 55, "app,s,1,5,2,DOWN,2,\n"))
+			default:
+				io.WriteString(conn, "Can't find the target PID matching the prefix '@!13'\n")
+			}
+		})
+		snap := poll(t, collector(t, Config{Targets: []Target{{Address: s.path}}}))
+		got := cell(t, snap.Table, "app", "s", "stot") + " " + cell(t, snap.Table, "app", "s", "status")
+		if got != "15 UP" || snap.Failed() != 0 || len(snap.Targets[0].Processes) != 2 {
+			t.Errorf("%s: %s, %+v", name, got, snap.Targets[0])
+		}
+	}
+}
+
 func TestAFrozenProcessDoesNotHoldUpTheOthers(t *testing.T) {
 	cfg := haproxyd.Config{Frontends: 1, Backends: 1, Servers: 2}
 	a, b := haproxyd.Start(t, cfg), haproxyd.Start(t, cfg)
