@@ -1,10 +1,12 @@
 package haproxy
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"runtime"
+	"strings"
 	"sync"
 	"time"
 )
@@ -20,6 +22,7 @@ type Config struct {
 	// Rules, with what the user overrides; DefaultRules unless set.
 	Rules *Rules
 	// FixedRules keeps the collector from learning the tags of each version that it meets.
+	// Those of HAProxy 2.6 are built in.
 	FixedRules bool
 	// Window is what rates are averaged over: from half of it up to it and one poll more.
 	// 10 s unless set.
@@ -240,19 +243,20 @@ func (c *Collector) readSlot(ctx context.Context, s *slot) {
 	c.learnMu.Lock()
 	known := c.learned[version]
 	c.learned[version] = true
-	c.learnMu.Unlock()
-	if known {
-		return
+	var samples []int64
+	// The tables for parsing are not in use yet.
+	if t := c.free[0]; !known && !builtInFor(version, s.replies[0].CSV) && t.ParseCSV(s.replies[0].CSV) == nil {
+		samples = t.samples()
 	}
-	var t Table
-	if t.ParseCSV(s.replies[0].CSV) != nil {
-		return // merging says so
+	c.learnMu.Unlock()
+	if len(samples) == 0 {
+		return
 	}
 	prefix, end := "", "\n"
 	if s.source.master {
 		prefix, end = fmt.Sprintf("@!%d ", s.replies[0].Process.PID), ";quit\n"
 	}
-	tags, err := s.source.learn(ctx, prefix, end, &t)
+	tags, err := s.source.learn(ctx, prefix, end, samples)
 	if err != nil {
 		// The built-in rules do; another poll tries again.
 		c.learnMu.Lock()
@@ -261,6 +265,22 @@ func (c *Collector) readSlot(ctx context.Context, s *slot) {
 		return
 	}
 	s.tags, s.version = tags, version
+}
+
+// builtInFor reports whether the built-in tags are those of a process, so that there is
+// nothing to ask: it is a HAProxy 2.6, and its dump has no field beyond them.
+func builtInFor(version string, csv []byte) bool {
+	if !strings.HasPrefix(version, "2.6.") {
+		return false
+	}
+	header, _, _ := bytes.Cut(bytes.TrimPrefix(csv, []byte("# ")), []byte("\n"))
+	tags := builtIn()
+	for name := range bytes.SplitSeq(header, []byte(",")) {
+		if _, ok := tags[string(name)]; !ok && len(name) > 0 && string(name) != "-" {
+			return false
+		}
+	}
+	return true
 }
 
 // learn takes over what slots learned, in their order.

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -355,8 +356,51 @@ func TestAReloadBehindAMasterSocketLosesNothing(t *testing.T) {
 	if got := cell(t, snap.Table, "fe_000", "FRONTEND", "hrsp_2xx"); got != "7" {
 		t.Errorf("after it ended: %s", got)
 	}
-	if f := c.Rules().field("h1_total_connections", Frontend); f.Source != SourceLearned {
-		t.Errorf("tags were not learned: %+v", f)
+}
+
+func TestTagsOfANewVersionAreLearnedOnce(t *testing.T) {
+	var asked atomic.Int32
+	var fails atomic.Bool
+	fails.Store(true)
+	answer := func(conn net.Conn, command string) {
+		if strings.HasPrefix(command, "show info") {
+			io.WriteString(conn, "Name: HAProxy\nVersion: 3.9.1\nPid: 1\nUptime_sec: 5\nStart_time_sec: 100\n\n"+
+				"# pxname,svname,stot,iid,sid,type,h9_frames,h9_peak,\nweb,FRONTEND,5,7,0,0,10,4,\nweb,sock-1,5,7,1,3,10,4,\n\n")
+			return
+		}
+		if command != "show stat 7 -1 -1 typed\n" {
+			t.Errorf("it asks %q", command)
+		}
+		if asked.Add(1); fails.Load() {
+			return
+		}
+		io.WriteString(conn, "F.7.0.0.pxname.1:KNS:str:web\nF.7.0.1.svname.1:KNS:str:FRONTEND\n"+
+			"F.7.0.9.h9_frames.1:MCP:u64:10\nF.7.0.10.h9_peak.1:MMP:u64:4\n\n")
+	}
+	a, b := newStub(t, answer), newStub(t, answer)
+	c, err := New(Config{Targets: []Target{{Address: a.path}, {Address: b.path}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	show := func() string {
+		tab := poll(t, c).Table
+		return cell(t, tab, "web", "FRONTEND", "h9_frames") + " " + cell(t, tab, "web", "FRONTEND", "h9_peak")
+	}
+	if got := show(); got != "10 4" {
+		t.Errorf("by no tags: %s", got)
+	}
+	fails.Store(false)
+	asked.Store(0)
+	for range 3 {
+		if got := show(); got != "20 4" {
+			t.Errorf("by its tags: %s", got)
+		}
+	}
+	if n := asked.Load(); n != 1 {
+		t.Errorf("it asked %d times", n)
+	}
+	if f := c.Rules().field("h9_frames", Frontend); f.Source != SourceLearned || f.Version != "3.9.1" {
+		t.Errorf("the field is %+v", f)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -270,14 +271,13 @@ func (s *source) buffer() []byte {
 		s.spare = s.spare[:n-1]
 		return b
 	}
-	return make([]byte, 0, 64<<10)
+	return make([]byte, 0, 32<<10)
 }
 
 // ask sends a command on a connection of its own and reads until the other side closes,
 // or enough says so.
 func (s *source) ask(ctx context.Context, command string, enough func([]byte) bool) ([]byte, error) {
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, s.network, s.addr)
+	conn, err := s.dial(ctx)
 	if err != nil {
 		return nil, s.failed(ctx, "dial", err)
 	}
@@ -295,7 +295,11 @@ func (s *source) ask(ctx context.Context, command string, enough func([]byte) bo
 	buf := s.buffer()
 	for {
 		if len(buf) == cap(buf) {
-			buf = append(buf, 0)[:len(buf)]
+			// In few steps, since what is left behind is garbage, and by make, which does not
+			// touch what is not used.
+			more := make([]byte, len(buf), 4*cap(buf))
+			copy(more, buf)
+			buf = more
 		}
 		n, err := conn.Read(buf[len(buf):cap(buf)])
 		buf = buf[:len(buf)+n]
@@ -309,6 +313,23 @@ func (s *source) ask(ctx context.Context, command string, enough func([]byte) bo
 		}
 		if len(buf) > maxReply {
 			return nil, fmt.Errorf("haproxy: %s: the answer is larger than %d bytes", s.name, maxReply)
+		}
+	}
+}
+
+// dial waits as long as ctx lets it while the socket's queue is full: Linux does not
+// wait by itself on a Unix socket that does not block.
+func (s *source) dial(ctx context.Context) (net.Conn, error) {
+	var d net.Dialer
+	for {
+		conn, err := d.DialContext(ctx, s.network, s.addr)
+		if !errors.Is(err, syscall.EAGAIN) {
+			return conn, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(5 * time.Millisecond):
 		}
 	}
 }

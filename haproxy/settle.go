@@ -116,6 +116,9 @@ func (c *Collector) settleProcess(s *slot, r *Reply) {
 			c.found.restarts = append(c.found.restarts, Event{Kind: EventRestart, Target: s.target.Name, PID: r.Process.PID})
 		}
 		age := time.Since(c.base.at)
+		if c.base.table == nil {
+			age = time.Since(c.last)
+		}
 		if c.polls > 0 && (!restarted || time.Duration(r.Process.Uptime)*time.Second > age) {
 			c.found.arrived = append(c.found.arrived, arrival{now: r.CSV})
 		}

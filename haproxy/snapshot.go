@@ -106,10 +106,7 @@ func (s *Snapshot) Each(yield func(p *Process, t *Table)) {
 // publish makes the poll the snapshot. The lock is held.
 func (c *Collector) publish(now time.Time) {
 	out, old := c.next, c.snap.Table
-	if c.polls == 0 {
-		c.base = checkpoint{now, out.Clone()}
-		c.mid = checkpoint{now, out.Clone()}
-	} else {
+	if c.polls > 0 {
 		c.rotate(now)
 		if !sameLayout(out, old) {
 			c.relayout(out, old)
@@ -122,8 +119,10 @@ func (c *Collector) publish(now time.Time) {
 		}
 	}
 	c.snap.Table, c.next = out, old
-	c.snap.base, c.snap.rules = c.base.table, c.rules
-	c.snap.Window = now.Sub(c.base.at)
+	c.snap.rules = c.rules
+	if c.polls > 0 {
+		c.snap.base, c.snap.Window = c.base.table, now.Sub(c.base.at)
+	}
 	c.publishTargets(now)
 	c.last = now
 	for i := range c.found.restarts {
@@ -143,6 +142,10 @@ func (c *Collector) publish(now time.Time) {
 func (c *Collector) rotate(now time.Time) {
 	last := c.last
 	switch {
+	case c.base.table == nil:
+		// Not with the first poll: it may be the only one.
+		c.base = checkpoint{last, c.snap.Table.Clone()}
+		c.mid = checkpoint{last, c.snap.Table.Clone()}
 	case now.Sub(last) >= c.cfg.Window:
 		c.base.at = last
 		c.base.table.copyFrom(c.snap.Table)

@@ -49,21 +49,21 @@ type typedField struct {
 // parseTypedLine reads "S.4.1.6.slim.1:CLP:u32:10".
 func parseTypedLine(line []byte) (typedField, error) {
 	var f typedField
-	malformed := fmt.Errorf("%.80q is no typed field", line)
+	malformed := func() error { return fmt.Errorf("%.80q is no typed field", line) }
 	// The value may have colons, and a name dots.
 	parts := bytes.SplitN(line, []byte(":"), 4)
 	if len(parts) != 4 || len(parts[1]) != 3 {
-		return f, malformed
+		return f, malformed()
 	}
 	f.tag = Tag{parts[1][0], parts[1][1], parts[1][2], string(parts[2])}
 	f.value = parts[3]
 	head := strings.SplitN(string(parts[0]), ".", 5)
 	if len(head) != 5 {
-		return f, malformed
+		return f, malformed()
 	}
 	dot := strings.LastIndexByte(head[4], '.')
 	if dot < 0 {
-		return f, malformed
+		return f, malformed()
 	}
 	f.name = head[4][:dot]
 	f.typ = typeOfLetter(head[0])
@@ -72,7 +72,7 @@ func parseTypedLine(line []byte) (typedField, error) {
 	f.object, err2 = strconv.ParseInt(head[2], 10, 64)
 	f.pos, err3 = strconv.Atoi(head[3])
 	if errors.Join(err1, err2, err3) != nil || f.pos < 0 || f.pos >= maxColumns || f.name == "" {
-		return f, malformed
+		return f, malformed()
 	}
 	return f, nil
 }
@@ -256,12 +256,12 @@ func LearnTags(ctx context.Context, target Target, t *Table) (Tags, error) {
 			prefix, end = "@!"+strconv.FormatInt(workers[0].pid, 10)+" ", ";quit\n"
 		}
 	}
-	return s.learn(ctx, prefix, end, t)
+	return s.learn(ctx, prefix, end, t.samples())
 }
 
-func (s *source) learn(ctx context.Context, prefix, end string, t *Table) (Tags, error) {
+func (s *source) learn(ctx context.Context, prefix, end string, samples []int64) (Tags, error) {
 	var commands []string
-	for _, iid := range t.samples() {
+	for _, iid := range samples {
 		commands = append(commands, fmt.Sprintf("%sshow stat %d -1 -1 typed", prefix, iid))
 	}
 	if len(commands) == 0 {
