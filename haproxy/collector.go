@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -34,8 +33,8 @@ type Config struct {
 	KeepProcesses bool
 }
 
-// A Collector polls targets and presents them as one. Poll is for one goroutine; the
-// other methods are safe for concurrent use.
+// A Collector polls targets and presents them as one. Poll and SetTargets are for one
+// goroutine; the other methods are safe for concurrent use.
 //
 // Counters of its table never go back: what a process had counted when it was last seen
 // stays in the sum when it restarts, is reloaded, or cannot be reached, and when its
@@ -44,6 +43,7 @@ type Config struct {
 type Collector struct {
 	cfg    Config
 	slots  []*slot
+	gone   []*slot // that SetTargets took out, the oldest first
 	merger Merger
 	rules  *Rules
 
@@ -106,9 +106,6 @@ type process struct {
 
 // New checks the configuration; it reads nothing.
 func New(cfg Config) (*Collector, error) {
-	if len(cfg.Targets) == 0 {
-		return nil, errors.New("haproxy: there is no target: name stats sockets, tcp://host:port or URLs of stats pages")
-	}
 	if cfg.Timeout <= 0 {
 		cfg.Timeout = DefaultTimeout
 	}
@@ -121,21 +118,8 @@ func New(cfg Config) (*Collector, error) {
 	c := &Collector{cfg: cfg, rules: cfg.Rules.orDefault(), next: new(Table), learned: make(map[string]bool)}
 	c.turn.L = &c.turnMu
 	c.snap.Table = new(Table)
-	names := make(map[string]bool)
-	for _, t := range cfg.Targets {
-		s, err := newSource(t)
-		if err != nil {
-			return nil, err
-		}
-		if names[s.name] {
-			return nil, fmt.Errorf("haproxy: two targets are called %s: a process would count twice", s.name)
-		}
-		names[s.name] = true
-		t.Name = s.name
-		c.slots = append(c.slots, &slot{source: s, target: t})
-	}
-	for range min(runtime.GOMAXPROCS(0), len(c.slots)) {
-		c.free = append(c.free, new(Table))
+	if err := c.SetTargets(cfg.Targets); err != nil {
+		return nil, err
 	}
 	return c, nil
 }

@@ -62,6 +62,11 @@ func (c *Collector) settle() {
 	for _, s := range c.slots {
 		c.settleSlot(s, out)
 	}
+	for _, s := range c.gone {
+		for _, p := range s.known {
+			c.addDump(out, p.raw, counters, 1)
+		}
+	}
 	if c.carry != nil {
 		c.addTable(out, c.carry, counters, 1)
 	}

@@ -79,8 +79,7 @@ func (s *Snapshot) Rate(i, col int) (rate float64, ok bool) {
 	if s.base == nil || s.Window <= 0 || col < 0 {
 		return 0, false
 	}
-	f := s.rules.field(s.Table.schema.keys[col], s.Table.types[i])
-	if f.Rule != Sum || f.Tag.Nature != 'C' {
+	if !s.Counter(i, col) {
 		return 0, false
 	}
 	now, before := s.Table.cell(i, col), s.base.cell(i, col)
@@ -88,6 +87,15 @@ func (s *Snapshot) Rate(i, col int) (rate float64, ok bool) {
 		return 0, false
 	}
 	return max(0, float64(now-before)) / s.Window.Seconds(), true
+}
+
+// Counter reports whether row i's column col is a counter, one that Rate is for.
+func (s *Snapshot) Counter(i, col int) bool {
+	if col < 0 {
+		return false
+	}
+	f := s.rules.field(s.Table.schema.keys[col], s.Table.types[i])
+	return f.Rule == Sum && f.Tag.Nature == 'C'
 }
 
 // Each calls yield with each process and its own table, without what the collector adds

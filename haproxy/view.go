@@ -35,11 +35,23 @@ func (f Filter) fits(t *Table, i int) bool {
 	if len(f.Match) == 0 {
 		return true
 	}
-	proxy := string(t.Proxy(i))
+	return f.matches(string(t.Proxy(i)), string(t.Server(i)))
+}
+
+// Takes reports whether the filter chooses a row of this type, proxy and server, as an
+// [Event] names it.
+func (f Filter) Takes(typ, proxy, server string) bool {
+	if len(f.Types) > 0 && !slices.ContainsFunc(f.Types, func(t Type) bool { return t.String() == typ }) {
+		return false
+	}
+	return len(f.Match) == 0 || f.matches(proxy, server)
+}
+
+func (f Filter) matches(proxy, server string) bool {
 	for _, p := range f.Match {
 		name := proxy
 		if strings.Contains(p, "/") {
-			name += "/" + string(t.Server(i))
+			name += "/" + server
 		}
 		if ok, _ := path.Match(p, name); ok {
 			return true
