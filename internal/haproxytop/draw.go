@@ -132,7 +132,7 @@ func (m *model) drawKeys(w int) line {
 }
 
 var rowColumns = []textgrid.Column{
-	{Title: "PROXY/SERVER", Least: 14}, {Title: "TYPE", Rank: 8},
+	{Title: "PROXY/SERVER", Least: 14}, {Title: "TYPE", Rank: 4},
 	{Title: "STATE", Least: 6},
 	{Title: "REQ/S", Right: true}, {Title: "CUR", Right: true, Rank: 1}, {Title: "LIMIT", Right: true, Rank: 9},
 	{Title: "QUEUE", Right: true, Rank: 2},

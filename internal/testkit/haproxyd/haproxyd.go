@@ -54,27 +54,53 @@ const timeout = 20 * time.Second
 // Start starts HAProxy and waits until it answers; the end of the test stops it.
 func Start(tb testing.TB, cfg Config) *Server {
 	tb.Helper()
+	s, err := Launch(cfg)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	s.tb = tb
+	tb.Cleanup(func() {
+		s.Stop()
+		os.RemoveAll(s.Dir)
+	})
+	return s
+}
+
+// Launch is Start without a test, for benchmarks: Stop ends the process, and the caller
+// removes Dir. Of the other methods, only Ask and Request are for such a server.
+func Launch(cfg Config) (_ *Server, err error) {
 	program, err := exec.LookPath("haproxy")
 	if err != nil {
 		program = "/usr/sbin/haproxy" // not on everybody's PATH
 		if _, err := os.Stat(program); err != nil {
-			tb.Fatal("haproxy is not installed: scripts/setup.sh test installs it")
+			return nil, errors.New("haproxy is not installed: scripts/setup.sh test installs it")
 		}
 	}
 	// Paths of sockets have 108 bytes at most, and names of tests are long.
 	dir, err := os.MkdirTemp("", "haproxyd")
 	if err != nil {
-		tb.Fatal(err)
+		return nil, err
 	}
-	tb.Cleanup(func() { os.RemoveAll(dir) })
-	s := &Server{Dir: dir, Socket: filepath.Join(dir, "stats.sock"), tb: tb, log: new(safeBuffer), end: make(chan struct{})}
-	page, tcp := inherit(tb), inherit(tb)
+	defer func() {
+		if err != nil {
+			os.RemoveAll(dir)
+		}
+	}()
+	s := &Server{Dir: dir, Socket: filepath.Join(dir, "stats.sock"), log: new(safeBuffer), end: make(chan struct{})}
+	page, err := inherit()
+	if err != nil {
+		return nil, err
+	}
 	defer page.file.Close()
+	tcp, err := inherit()
+	if err != nil {
+		return nil, err
+	}
 	defer tcp.file.Close()
 	s.Page, s.TCP = "http://"+page.addr+"/stats", tcp.addr
 	file := filepath.Join(dir, "haproxy.cfg")
 	if err := os.WriteFile(file, []byte(s.config(cfg)), 0o600); err != nil {
-		tb.Fatal(err)
+		return nil, err
 	}
 	args := []string{"-f", file, "-db"}
 	if cfg.Master {
@@ -86,18 +112,21 @@ func Start(tb testing.TB, cfg Config) *Server {
 	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := s.cmd.Start(); err != nil {
-		tb.Fatal(err)
+		return nil, err
 	}
 	go func() {
 		s.cmd.Wait()
 		close(s.end)
 	}()
-	tb.Cleanup(s.Stop)
-	s.wait("answer", func() bool {
+	err = s.await("answer", func() bool {
 		out, err := s.Ask("show info")
 		return err == nil && strings.HasPrefix(out, "Name:") && s.masterAnswers()
 	})
-	return s
+	if err != nil {
+		s.Stop()
+		return nil, err
+	}
+	return s, nil
 }
 
 type inherited struct {
@@ -105,18 +134,14 @@ type inherited struct {
 	addr string
 }
 
-func inherit(tb testing.TB) inherited {
-	tb.Helper()
+func inherit() (inherited, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		tb.Fatal(err)
+		return inherited{}, err
 	}
 	defer l.Close()
 	f, err := l.(*net.TCPListener).File()
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return inherited{f, l.Addr().String()}
+	return inherited{f, l.Addr().String()}, err
 }
 
 func (s *Server) config(cfg Config) string {
@@ -196,6 +221,13 @@ func ask(socket, command string) (string, error) {
 // Get makes n requests for path by frontend number i, and reads the answers.
 func (s *Server) Get(i, n int, path string) {
 	s.tb.Helper()
+	if err := s.Request(i, n, path); err != nil {
+		s.tb.Fatal(err)
+	}
+}
+
+// Request is Get without a test.
+func (s *Server) Request(i, n int, path string) error {
 	socket := filepath.Join(s.Dir, fmt.Sprintf("fe-%03d.sock", i))
 	tr := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		var d net.Dialer
@@ -206,11 +238,12 @@ func (s *Server) Get(i, n int, path string) {
 	for range n {
 		resp, err := client.Get("http://haproxy" + path)
 		if err != nil {
-			s.tb.Fatalf("get %s: %v\n%s", path, err, s.log.String())
+			return fmt.Errorf("get %s: %w\n%s", path, err, s.log.String())
 		}
 		io.Copy(io.Discard, resp.Body)
 		resp.Body.Close()
 	}
+	return nil
 }
 
 // Hold opens a connection to frontend number i and begins a request, so that a worker
@@ -293,18 +326,25 @@ func (s *Server) WaitState(backend, server, state string) {
 // wait asks done again and again until it says yes.
 func (s *Server) wait(what string, done func() bool) {
 	s.tb.Helper()
+	if err := s.await(what, done); err != nil {
+		s.tb.Fatal(err)
+	}
+}
+
+func (s *Server) await(what string, done func() bool) error {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	deadline := time.After(timeout)
 	for !done() {
 		select {
 		case <-s.end:
-			s.tb.Fatalf("haproxy ended:\n%s", s.log.String())
+			return fmt.Errorf("haproxy ended:\n%s", s.log.String())
 		case <-deadline:
-			s.tb.Fatalf("waiting for haproxy to %s took %v:\n%s", what, timeout, s.log.String())
+			return fmt.Errorf("waiting for haproxy to %s took %v:\n%s", what, timeout, s.log.String())
 		case <-tick.C:
 		}
 	}
+	return nil
 }
 
 // Stop ends the process and all workers at once.
