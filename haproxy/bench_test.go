@@ -86,7 +86,7 @@ func BenchmarkPoll(b *testing.B) {
 			}
 		},
 		"read-only": func(c *Collector) {
-			c.readAll(context.Background())
+			c.startReading(context.Background())()
 			c.forget()
 		},
 	} {

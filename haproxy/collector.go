@@ -54,6 +54,7 @@ type Collector struct {
 	next      *Table // the table that the next poll fills
 	scratch   Table
 	free      []*Table // for parsing
+	buffers   buffers  // of all targets
 	schema    *schema
 	carry     *Table // of processes that are gone
 	base, mid checkpoint
@@ -84,6 +85,12 @@ type slot struct {
 	took    time.Duration
 	tags    Tags
 	version string
+
+	// Of the poll under way: read is done when the target was read, and before is closed
+	// when few enough targets before it are not merged yet; nil if there is nothing to
+	// wait for.
+	read   sync.WaitGroup
+	before chan struct{}
 
 	known  []*process
 	failed bool // it was at the last poll
@@ -165,13 +172,16 @@ func (c *Collector) Rules() *Rules {
 // is cancelled, nothing is published.
 func (c *Collector) Poll(ctx context.Context) error {
 	began := time.Now()
-	c.readAll(ctx)
+	wait := c.startReading(ctx)
+	c.mergeAll()
+	wait()
 	if ctx.Err() != nil {
 		c.forget()
 		return ctx.Err()
 	}
-	c.learn()
-	c.mergeAll()
+	if c.learn() {
+		c.mergeAll() // anew, by the right rules: once a version
+	}
 	answered := 0
 	for _, s := range c.slots {
 		if len(s.replies) > 0 {
@@ -199,19 +209,43 @@ func (c *Collector) Poll(ctx context.Context) error {
 	return nil
 }
 
-// readAll reads every slot within its deadline.
-func (c *Collector) readAll(ctx context.Context) {
+// ahead is how many targets are read before the one that is to be merged next, so that
+// memory has a bound: the dump of a target takes the place of that before it.
+const ahead = 16
+
+// startReading reads every slot within its deadline, beside what the caller does; the
+// function that it returns waits for the end.
+func (c *Collector) startReading(ctx context.Context) (wait func()) {
+	c.folding = 0
+	for i, s := range c.slots {
+		s.replies, s.err, s.tags, s.before = s.replies[:0], nil, nil, nil
+		if i >= ahead {
+			s.before = make(chan struct{})
+		}
+		s.read.Add(1)
+	}
 	var wg sync.WaitGroup
 	gate := make(chan struct{}, c.cfg.Concurrency)
 	for _, s := range c.slots {
-		s.replies, s.err, s.tags = s.replies[:0], nil, nil
-		gate <- struct{}{}
+		before := s.before
 		wg.Go(func() {
+			defer s.read.Done()
+			if before != nil {
+				// A target that hangs holds up what comes after it for a moment only.
+				late := time.NewTimer(c.cfg.Timeout / 4)
+				select {
+				case <-before:
+				case <-late.C:
+				case <-ctx.Done():
+				}
+				late.Stop()
+			}
+			gate <- struct{}{}
 			defer func() { <-gate }()
 			c.readSlot(ctx, s)
 		})
 	}
-	wg.Wait()
+	return wg.Wait
 }
 
 func (c *Collector) readSlot(ctx context.Context, s *slot) {
@@ -227,12 +261,13 @@ func (c *Collector) readSlot(ctx context.Context, s *slot) {
 	c.learnMu.Lock()
 	known := c.learned[version]
 	c.learned[version] = true
-	var samples []int64
-	// The tables for parsing are not in use yet.
-	if t := c.free[0]; !known && !builtInFor(version, s.replies[0].CSV) && t.ParseCSV(s.replies[0].CSV) == nil {
-		samples = t.samples()
-	}
 	c.learnMu.Unlock()
+	var samples []int64
+	if !known && !builtInFor(version, s.replies[0].CSV) {
+		if t, err := ParseCSV(s.replies[0].CSV); err == nil {
+			samples = t.samples()
+		}
+	}
 	if len(samples) == 0 {
 		return
 	}
@@ -267,23 +302,27 @@ func builtInFor(version string, csv []byte) bool {
 	return true
 }
 
-// learn takes over what slots learned, in their order.
-func (c *Collector) learn() {
+// learn takes over what slots learned, in their order, and reports whether that was
+// anything.
+func (c *Collector) learn() bool {
 	rules := c.rules
 	for _, s := range c.slots {
 		if s.tags != nil {
 			rules = rules.Learn(s.tags, s.version)
 		}
 	}
-	if rules != c.rules {
-		c.mu.Lock()
-		c.rules = rules
-		c.mu.Unlock()
+	if rules == c.rules {
+		return false
 	}
+	c.mu.Lock()
+	c.rules = rules
+	c.mu.Unlock()
+	return true
 }
 
-// mergeAll parses the dumps on all processors and merges them in the order of the
-// targets, so that rows and columns have an order that does not depend on who is first.
+// mergeAll parses the dumps on all processors, as soon as they are read, and merges them
+// in the order of the targets, so that rows and columns have an order that does not depend
+// on who is first.
 func (c *Collector) mergeAll() {
 	c.merger.Rules = c.rules
 	c.merger.Reset(c.next)
@@ -309,6 +348,7 @@ func (c *Collector) mergeAll() {
 // mergeSlot parses the replies of slot i, and merges them when all slots before are.
 func (c *Collector) mergeSlot(i int, t *Table) {
 	s := c.slots[i]
+	s.read.Wait()
 	waited := false
 	wait := func() {
 		if waited {
@@ -353,11 +393,16 @@ func (c *Collector) mergeSlot(i int, t *Table) {
 			}
 			p.next.copyFrom(t)
 		}
+		s.supersede(&kept[len(kept)-1])
 	}
 	s.replies = kept
 	wait()
 	c.turnMu.Lock()
 	c.folding++
+	if k := c.folding + ahead - 1; k < len(c.slots) && c.slots[k].before != nil {
+		close(c.slots[k].before)
+		c.slots[k].before = nil
+	}
 	c.turn.Broadcast()
 	c.turnMu.Unlock()
 }
@@ -378,5 +423,8 @@ func (c *Collector) forget() {
 			s.source.keep(r.buf)
 		}
 		s.replies = s.replies[:0]
+		for _, p := range s.known {
+			p.seen = false
+		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -92,12 +93,12 @@ type source struct {
 	page          *url.URL
 	client        *http.Client
 	master        bool // it turned out to be a master socket
-	spare         [][]byte
+	buffers       *buffers
 }
 
 func newSource(t Target) (*source, error) {
 	a := t.Address
-	s := &source{name: t.Name}
+	s := &source{name: t.Name, buffers: new(buffers)}
 	switch {
 	case a == "":
 		return nil, errors.New("haproxy: a target has no address: give the path of a stats socket, tcp://host:port or the URL of a stats page")
@@ -258,20 +259,34 @@ func (p *Process) readInfo(info []byte) {
 	}
 }
 
+// buffers are for dumps, to be used again by whoever reads next.
+type buffers struct {
+	mu   sync.Mutex
+	free [][]byte
+}
+
+// firstBuffer holds the dump of 1,900 rows. Pages of it that stay empty cost nothing.
+const firstBuffer = 512 << 10
+
 // keep lets the next ask use the memory of data.
 func (s *source) keep(data []byte) {
 	if cap(data) > 0 {
-		s.spare = append(s.spare, data[:0])
+		s.buffers.mu.Lock()
+		defer s.buffers.mu.Unlock()
+		s.buffers.free = append(s.buffers.free, data[:0])
 	}
 }
 
 func (s *source) buffer() []byte {
-	if n := len(s.spare); n > 0 {
-		b := s.spare[n-1]
-		s.spare = s.spare[:n-1]
+	s.buffers.mu.Lock()
+	defer s.buffers.mu.Unlock()
+	if n := len(s.buffers.free); n > 0 {
+		b := s.buffers.free[n-1]
+		s.buffers.free[n-1] = nil
+		s.buffers.free = s.buffers.free[:n-1]
 		return b
 	}
-	return make([]byte, 0, 32<<10)
+	return make([]byte, 0, firstBuffer)
 }
 
 // ask sends a command on a connection of its own and reads until the other side closes,

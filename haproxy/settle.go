@@ -108,9 +108,25 @@ func (c *Collector) settleSlot(s *slot, out *Table) {
 	s.known = kept
 }
 
+// supersede lets the dump of a process that just went on counting take the place of the one
+// before, whose memory is then free for the target that is read next.
+func (s *slot) supersede(r *Reply) {
+	p := s.find(&r.Process)
+	if p == nil || p.raw == nil || p.seen || s.failed || r.total < p.total {
+		return // settleProcess has more to do
+	}
+	p.seen = true
+	s.source.keep(p.buf)
+	p.Process, p.raw, p.buf, p.total = r.Process, r.CSV, r.buf, r.total
+	r.buf = nil // it is the process's now
+}
+
 // settleProcess compares a reply with what is known of its process.
 func (c *Collector) settleProcess(s *slot, r *Reply) {
 	p := s.process(&r.Process)
+	if p.seen {
+		return // superseded
+	}
 	p.seen = true
 	switch {
 	case p.raw == nil:

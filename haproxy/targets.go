@@ -29,6 +29,7 @@ func (c *Collector) SetTargets(targets []Target) error {
 		if sources[src.name] != nil {
 			return fmt.Errorf("haproxy: two targets are called %s: a process would count twice", src.name)
 		}
+		src.buffers = &c.buffers
 		sources[src.name] = src
 		targets[i].Name = src.name
 	}
