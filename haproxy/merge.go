@@ -477,7 +477,7 @@ func (m *Merger) mergeRow(at int, t *Table, i int) {
 	m.mergeAverages(p, at, t, i)
 	for _, c := range p.same {
 		a, b := d[c.out], c.of(s)
-		if a == b && isNumber(a) {
+		if a == b && (isNumber(a) || a == empty) {
 			continue
 		}
 		if isMix(a) || isMix(b) || !sameText(out, a, t, b) {
