@@ -15,8 +15,9 @@ import (
 // floors is the house: the floor of each package. A package imports only from lower
 // floors. A new package must be placed here, and in DESIGN.md.
 var floors = map[string]int{
-	"myrmidon":                0,
-	"myrmidon/internal/limit": 0,
+	"myrmidon":                   0,
+	"myrmidon/internal/limit":    0,
+	"myrmidon/internal/textgrid": 0,
 
 	"myrmidon/engine":         1,
 	"myrmidon/object":         1,
@@ -25,9 +26,10 @@ var floors = map[string]int{
 	"myrmidon/internal/cost":  1,
 	"myrmidon/internal/sigv4": 1,
 
-	"myrmidon/engine/jetstream": 2,
-	"myrmidon/object/s3":        2,
-	"myrmidon/internal/ffmpeg":  2,
+	"myrmidon/engine/jetstream":    2,
+	"myrmidon/object/s3":           2,
+	"myrmidon/internal/ffmpeg":     2,
+	"myrmidon/internal/haproxytop": 2,
 
 	"myrmidon/internal/transcode": 3,
 	"myrmidon/internal/clone":     3,
@@ -40,10 +42,13 @@ var floors = map[string]int{
 	"myrmidon/bench/internal/spread": 0,
 	"myrmidon/bench/internal/quiet":  0,
 
-	"myrmidon/bench/transcode": 5,
-	"myrmidon/bench/clone":     5,
-	"myrmidon/bench/engine":    5,
-	"myrmidon/bench/torture":   5,
+	"myrmidon/bench/transcode":       5,
+	"myrmidon/bench/clone":           5,
+	"myrmidon/bench/engine":          5,
+	"myrmidon/bench/haproxy":         5,
+	"myrmidon/bench/haproxy/floor":   5,
+	"myrmidon/bench/haproxy/library": 5,
+	"myrmidon/bench/torture":         5,
 
 	"myrmidon/bench/engine/rabbit": 5, // a module of its own
 }

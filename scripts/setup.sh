@@ -321,6 +321,11 @@ bench-clone)
 	check_copiers
 	install
 	;;
+bench-haproxy)
+	check_go
+	check_haproxy
+	install
+	;;
 torture)
 	check_go
 	check_ip
@@ -351,7 +356,7 @@ check)
 	build_s3
 	;;
 *)
-	printf 'usage: scripts/setup.sh runtime|test|bench|bench-engine|bench-clone|torture|check\n' >&2
+	printf 'usage: scripts/setup.sh runtime|test|bench|bench-engine|bench-clone|bench-haproxy|torture|check\n' >&2
 	exit 2
 	;;
 esac
