@@ -68,9 +68,7 @@ func (t *Table) parseCSV(data []byte) error {
 		return fmt.Errorf("haproxy: a dump of %d bytes is too large: 16 GiB at most", len(data))
 	}
 	t.raw = data
-	// Lines bound rows from above: a quoted field may hold more line ends.
-	most := bytes.Count(data[end+1:], []byte{'\n'}) - 1
-	return t.readRows(end+1, most)
+	return t.readRows(end + 1)
 }
 
 // readHeader takes the schema of the last dump again if the header is the same.
@@ -101,7 +99,7 @@ func (t *Table) readHeader(line []byte) error {
 	return nil
 }
 
-func (t *Table) readRows(p, most int) error {
+func (t *Table) readRows(p int) error {
 	data, cols := t.raw, len(t.schema.names)
 	var mask [maxColumns / 64]uint64
 	words := (cols + 63) / 64
@@ -110,12 +108,16 @@ func (t *Table) readRows(p, most int) error {
 			t.used[i] = append(t.used[i], 0)
 		}
 	}
-	t.grow(most)
+	// There are most likely as many rows as in the last dump.
+	t.grow(min(cap(t.cells), cap(t.types)*cols) / cols)
 	for data[p] != '\n' {
 		if (t.rows+1)*cols > maxCells {
 			return fmt.Errorf("haproxy: too many rows: %d of %d columns at most", maxCells/cols, cols)
 		}
-		t.grow(t.rows + 1)
+		if (t.rows+1)*cols > len(t.cells) {
+			// Lines bound rows from above: a quoted field may hold more line ends.
+			t.grow(t.rows + max(1, bytes.Count(data[p:], []byte{'\n'})-1))
+		}
 		cells := t.cells[t.rows*cols : (t.rows+1)*cols]
 		next, err := t.readRow(cells, p, &mask)
 		if err != nil {

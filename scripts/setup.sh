@@ -7,6 +7,7 @@
 #   scripts/setup.sh bench     what the benchmarks need: ffmpeg
 #   scripts/setup.sh bench-engine   RabbitMQ, as programs only: no service is started
 #   scripts/setup.sh bench-clone   rclone and awscli; s5cmd is built by the benchmark
+#   scripts/setup.sh bench-haproxy   HAProxy, as a program only
 #   scripts/setup.sh torture   what make torture needs: ip of iproute2, a NATS server
 #   scripts/setup.sh check     + a C compiler, for Go's race detector
 #
