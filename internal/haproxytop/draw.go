@@ -132,12 +132,19 @@ func (m *model) drawKeys(w int) line {
 }
 
 var rowColumns = []textgrid.Column{
-	{Title: "PROXY/SERVER", Least: 14}, {Title: "TYPE", Rank: 4},
+	{Title: "PROXY/SERVER", Least: 14},
+	{Title: "TYPE", Rank: 4},
 	{Title: "STATE", Least: 6},
-	{Title: "REQ/S", Right: true}, {Title: "CUR", Right: true, Rank: 1}, {Title: "LIMIT", Right: true, Rank: 9},
+	{Title: "REQ/S", Right: true},
+	{Title: "CUR", Right: true, Rank: 1},
+	{Title: "LIMIT", Right: true, Rank: 9},
 	{Title: "QUEUE", Right: true, Rank: 2},
-	{Title: "5XX/S", Right: true, Rank: 3}, {Title: "ERR/S", Right: true, Rank: 3}, {Title: "IN/S", Right: true, Rank: 6},
-	{Title: "OUT/S", Right: true, Rank: 6}, {Title: "MS", Right: true, Rank: 5}, {Title: "TOTAL", Right: true, Rank: 7},
+	{Title: "5XX/S", Right: true, Rank: 3},
+	{Title: "ERR/S", Right: true, Rank: 3},
+	{Title: "IN/S", Right: true, Rank: 6},
+	{Title: "OUT/S", Right: true, Rank: 6},
+	{Title: "MS", Right: true, Rank: 5},
+	{Title: "TOTAL", Right: true, Rank: 7},
 }
 
 func (m *model) drawRows(w, room int) []line {
@@ -163,9 +170,19 @@ func (m *model) drawRows(w, room int) []line {
 			limit = short(float64(r.limit))
 		}
 		cells := []textgrid.Cell{
-			{Text: r.name()}, {Text: r.typ.String()}, {Text: state}, {Text: short(r.rate())},
-			{Text: short(float64(r.current))}, {Text: limit}, {Text: short(float64(r.queue))}, {Text: short(r.bad)}, {Text: short(r.errors)},
-			{Text: bytesRate(r.in)}, {Text: bytesRate(r.out)}, {Text: strconv.FormatInt(r.duration, 10)}, {Text: short(float64(r.total))},
+			{Text: r.name()},
+			{Text: r.typ.String()},
+			{Text: state},
+			{Text: short(r.rate())},
+			{Text: short(float64(r.current))},
+			{Text: limit},
+			{Text: short(float64(r.queue))},
+			{Text: short(r.bad)},
+			{Text: short(r.errors)},
+			{Text: bytesRate(r.in)},
+			{Text: bytesRate(r.out)},
+			{Text: strconv.FormatInt(r.duration, 10)},
+			{Text: short(float64(r.total))},
 		}
 		look := make([]style, len(cells))
 		look[2] = stateStyle(r.state, r.states)
@@ -193,10 +210,18 @@ func (m *model) drawRows(w, room int) []line {
 }
 
 var memberColumns = []textgrid.Column{
-	{Title: "PROCESS", Least: 12}, {Title: "PID", Right: true, Rank: 4}, {Title: "UP", Right: true, Rank: 6}, {Title: "STATE", Least: 6},
+	{Title: "PROCESS", Least: 12},
+	{Title: "PID", Right: true, Rank: 4},
+	{Title: "UP", Right: true, Rank: 6},
+	{Title: "STATE", Least: 6},
 	{Title: "REQ/S", Right: true},
-	{Title: "CUR", Right: true, Rank: 1}, {Title: "QUEUE", Right: true, Rank: 2}, {Title: "5XX", Right: true, Rank: 3}, {Title: "ERRORS", Right: true, Rank: 3},
-	{Title: "MS", Right: true, Rank: 5}, {Title: "TOTAL", Right: true, Rank: 5}, {Title: "HAPROXY", Rank: 7},
+	{Title: "CUR", Right: true, Rank: 1},
+	{Title: "QUEUE", Right: true, Rank: 2},
+	{Title: "5XX", Right: true, Rank: 3},
+	{Title: "ERRORS", Right: true, Rank: 3},
+	{Title: "MS", Right: true, Rank: 5},
+	{Title: "TOTAL", Right: true, Rank: 5},
+	{Title: "HAPROXY", Rank: 7},
 }
 
 func (m *model) drawMembers(w, room int) []line {
@@ -205,8 +230,15 @@ func (m *model) drawMembers(w, room int) []line {
 	for _, x := range m.members[:min(len(m.members), max(room-2, 0))] {
 		number := func(n int64) textgrid.Cell { return textgrid.Cell{Text: short(float64(n))} }
 		grid.Rows = append(grid.Rows, []textgrid.Cell{
-			{Text: x.process}, {Text: strconv.FormatInt(x.pid, 10)}, {Text: age(x.uptime)}, {Text: x.state}, {Text: short(x.rate)},
-			number(x.current), number(x.queue), number(x.fives), number(x.errors), {Text: strconv.FormatInt(x.duration, 10)}, number(x.total), {Text: x.version},
+			{Text: x.process},
+			{Text: strconv.FormatInt(x.pid, 10)},
+			{Text: age(x.uptime)},
+			{Text: x.state},
+			{Text: short(x.rate)},
+			number(x.current), number(x.queue), number(x.fives), number(x.errors),
+			{Text: strconv.FormatInt(x.duration, 10)},
+			number(x.total),
+			{Text: x.version},
 		})
 		look := make([]style, len(memberColumns))
 		look[3] = stateStyle(x.state, x.state)

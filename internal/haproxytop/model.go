@@ -33,7 +33,6 @@ type row struct {
 	requests, sessions, errors, bad        float64 // a second; bad are answers 5xx
 	in, out                                float64
 	current, limit, queue, total, duration int64
-	counted                                int64 // requests, or sessions where there are none
 }
 
 // sortOrder is one of the orders of rows.
@@ -96,7 +95,6 @@ var kinds = []string{"all", "frontend", "backend", "server", "listener"}
 // model is what the terminal shows and what keys change. It knows nothing of terminals.
 type model struct {
 	filter haproxy.Filter // what the command was asked for
-	every  time.Duration
 
 	all     []row // of the last snapshot
 	shown   []*row
