@@ -63,7 +63,7 @@ func TestTargetsComeAndGoWithoutCountersGoingBack(t *testing.T) {
 	}
 }
 
-func TestOneThatHangsAmongManyHoldsUpNobody(t *testing.T) {
+func TestTargetsThatHangAmongManyHoldUpNobody(t *testing.T) {
 	const n = 40
 	hung := newStub(t, func(conn net.Conn, _ string) { conn.Read(make([]byte, 1)) })
 	fine := newStub(t, says(dump(1, 100, 50, "fe,FRONTEND,1,10,1,OPEN,0,\n")))
@@ -71,10 +71,15 @@ func TestOneThatHangsAmongManyHoldsUpNobody(t *testing.T) {
 	for i := range n {
 		cfg.Targets = append(cfg.Targets, Target{Name: fmt.Sprint(i), Address: fine.path})
 	}
+	cfg.Targets = append(cfg.Targets, Target{Name: "hung, too", Address: hung.path})
 	c := collector(t, cfg)
 	for range 3 {
+		began := time.Now()
 		s := poll(t, c)
-		if s.Failed() != 1 || s.Targets[0].Err == nil || !strings.Contains(s.Targets[0].Err.Error(), "hung") {
+		if took := time.Since(began); took > cfg.Timeout*7/4 {
+			t.Errorf("a poll took %v: one waited for the other", took)
+		}
+		if s.Failed() != 2 || s.Targets[0].Err == nil || !strings.Contains(s.Targets[0].Err.Error(), "hung") {
 			t.Fatalf("%d targets failed, the first with %v", s.Failed(), s.Targets[0].Err)
 		}
 		if got, want := cell(t, s.Table, "fe", "FRONTEND", "stot"), fmt.Sprint(10*n); got != want {
@@ -86,7 +91,11 @@ func TestOneThatHangsAmongManyHoldsUpNobody(t *testing.T) {
 func TestAPollThatWasCancelledLosesAndDoublesNothing(t *testing.T) {
 	var total atomic.Int64
 	total.Store(10)
+	var gone atomic.Bool
 	s := newStub(t, func(conn net.Conn, _ string) {
+		if gone.Load() {
+			return
+		}
 		says(dump(1, 100, 50, fmt.Sprintf("fe,FRONTEND,1,%d,1,OPEN,0,\n", total.Load())))(conn, "")
 	})
 	hung := newStub(t, says(dump(2, 100, 50, "fe,FRONTEND,1,1,1,OPEN,0,\n")))
@@ -103,6 +112,21 @@ func TestAPollThatWasCancelledLosesAndDoublesNothing(t *testing.T) {
 		stop.Stop()
 		cancel()
 		hung.set(says(dump(2, 100, 50, "fe,FRONTEND,1,1,1,OPEN,0,\n")))
+		if got, want := cell(t, poll(t, c).Table, "fe", "FRONTEND", "stot"), fmt.Sprint(total.Load()+1); got != want {
+			t.Fatalf("stot %s, want %s", got, want)
+		}
+	}
+	// What a cancelled poll read is what stays when the process is lost then.
+	total.Add(10)
+	hung.set(func(conn net.Conn, _ string) { conn.Read(make([]byte, 1)) })
+	ctx, cancel := context.WithCancel(context.Background())
+	time.AfterFunc(50*time.Millisecond, cancel)
+	if err := c.Poll(ctx); err == nil {
+		t.Fatal("a poll that was cancelled ended well")
+	}
+	gone.Store(true)
+	hung.set(says(dump(2, 100, 50, "fe,FRONTEND,1,1,1,OPEN,0,\n")))
+	for range 2 {
 		if got, want := cell(t, poll(t, c).Table, "fe", "FRONTEND", "stot"), fmt.Sprint(total.Load()+1); got != want {
 			t.Fatalf("stot %s, want %s", got, want)
 		}
