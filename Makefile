@@ -106,6 +106,14 @@ bench-clone: ## measure clone and du against s5cmd, rclone and awscli on a stub 
 	@scripts/setup.sh bench-clone
 	$(GO) run ./bench/clone $(CLONE)
 
+# What make bench-haproxy is given, such as -quick.
+HAPROXY ?=
+
+.PHONY: bench-haproxy
+bench-haproxy: ## measure haproxy against a program that only reads the sockets, and the daemon, in one run
+	@scripts/setup.sh bench-haproxy
+	$(GO) run ./bench/haproxy $(HAPROXY)
+
 # What make torture is given: a run takes about 20 s.
 TORTURE ?= -runs 100
 

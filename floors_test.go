@@ -18,20 +18,23 @@ var floors = map[string]int{
 	"myrmidon":                   0,
 	"myrmidon/internal/checksum": 0,
 	"myrmidon/internal/limit":    0,
+	"myrmidon/internal/textgrid": 0,
 
+	"myrmidon/elb":              1,
 	"myrmidon/engine":           1,
-	"myrmidon/object":           1,
+	"myrmidon/haproxy":          1,
 	"myrmidon/hls":              1,
+	"myrmidon/internal/awsconf": 1,
 	"myrmidon/internal/cost":    1,
 	"myrmidon/internal/sigv4":   1,
-	"myrmidon/elb":              1,
-	"myrmidon/internal/awsconf": 1,
+	"myrmidon/object":           1,
 	"myrmidon/sink":             1,
 
 	"myrmidon/engine/jetstream":         2,
-	"myrmidon/object/s3":                2,
 	"myrmidon/internal/clone/documents": 2,
 	"myrmidon/internal/ffmpeg":          2,
+	"myrmidon/internal/haproxytop":      2,
+	"myrmidon/object/s3":                2,
 	"myrmidon/sink/elastic":             2,
 	"myrmidon/sink/kinesis":             2,
 	"myrmidon/sink/objects":             2,
@@ -47,10 +50,13 @@ var floors = map[string]int{
 	"myrmidon/bench/internal/spread": 0,
 	"myrmidon/bench/internal/quiet":  0,
 
-	"myrmidon/bench/transcode": 5,
-	"myrmidon/bench/clone":     5,
-	"myrmidon/bench/engine":    5,
-	"myrmidon/bench/torture":   5,
+	"myrmidon/bench/transcode":       5,
+	"myrmidon/bench/clone":           5,
+	"myrmidon/bench/engine":          5,
+	"myrmidon/bench/haproxy":         5,
+	"myrmidon/bench/haproxy/floor":   5,
+	"myrmidon/bench/haproxy/library": 5,
+	"myrmidon/bench/torture":         5,
 
 	"myrmidon/bench/engine/rabbit": 5, // a module of its own
 }
@@ -64,6 +70,7 @@ var suites = map[string]bool{
 
 	// What tests and benchmarks run against.
 	"myrmidon/internal/testkit/kinesalite": true,
+	"myrmidon/internal/testkit/haproxyd":   true,
 	"myrmidon/internal/testkit/natsserver": true,
 	"myrmidon/internal/testkit/netfault":   true,
 	"myrmidon/internal/testkit/program":    true,
@@ -73,7 +80,7 @@ var suites = map[string]bool{
 }
 
 // standAlone are the public packages that others import: standard library only.
-var standAlone = []string{"myrmidon/elb", "myrmidon/hls"}
+var standAlone = []string{"myrmidon/elb", "myrmidon/haproxy", "myrmidon/hls"}
 
 // adapters make a store or a sink from an address. Workloads see interfaces only.
 var adapters = []string{"myrmidon/engine/jetstream", "myrmidon/object/s3", "myrmidon/sink/elastic", "myrmidon/sink/kinesis", "myrmidon/sink/objects"}

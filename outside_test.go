@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	// What the outside module imports: a cached result ends when they change.
+	_ "myrmidon/haproxy"
 	_ "myrmidon/hls"
 	_ "myrmidon/object"
 )
@@ -47,6 +48,9 @@ func TestAnOutsideModuleImportsThePublicPackages(t *testing.T) {
 #EXTINF:3.000000,
 00002.m4s
 #EXT-X-ENDLIST
+# pxname,svname,stot,status,type,
+app,web,42,"DOWN 1/2, UP 1/2",2,
+
 `
 	if diff := cmp.Diff(want, string(out)); diff != "" {
 		t.Errorf("what it prints (-want +got):\n%s", diff)

@@ -2,11 +2,12 @@
 # Installs what Myrmidon needs and is not there yet, and says so.
 #
 #   scripts/setup.sh runtime   ffmpeg 5.1 or later
-#   scripts/setup.sh test      + Chromium, Node.js, npm, internal/playback's packages, awscli,
+#   scripts/setup.sh test      + Chromium, Node.js, npm, HAProxy, internal/playback's packages, awscli,
 #                              and the servers that tests run against (built from source)
 #   scripts/setup.sh bench     what the benchmarks need: ffmpeg
 #   scripts/setup.sh bench-engine   RabbitMQ, as programs only: no service is started
 #   scripts/setup.sh bench-clone   rclone and awscli; s5cmd is built by the benchmark
+#   scripts/setup.sh bench-haproxy   HAProxy, as a program only
 #   scripts/setup.sh torture   what make torture needs: ip of iproute2, a NATS server
 #   scripts/setup.sh check     + a C compiler, for Go's race detector
 #
@@ -164,6 +165,10 @@ check_copiers() {
 	check_aws
 }
 
+haproxy_here() { have haproxy || [ -x /usr/sbin/haproxy ]; }
+
+check_haproxy() { haproxy_here || want haproxy HAProxy; }
+
 # Debian asks this program before it starts a service (invoke-rc.d(8)).
 policy=/usr/sbin/policy-rc.d
 held=
@@ -177,7 +182,7 @@ hold_services() {
 	trap 'exit 130' INT
 	trap 'exit 143' TERM
 	printf '#!/bin/sh\nexit 101\n' | $sudo tee "$policy" >/dev/null && $sudo chmod 755 "$policy" ||
-		die "could not write $policy, which keeps RabbitMQ's service from being started"
+		die "could not write $policy, which keeps services from being started"
 }
 
 release_services() {
@@ -190,6 +195,11 @@ release_services() {
 disable_rabbit() {
 	$sudo update-rc.d rabbitmq-server disable >/dev/null 2>&1 || say "could not disable the service rabbitmq-server"
 	! have systemctl || $sudo systemctl --quiet disable epmd.service epmd.socket >/dev/null 2>&1 || say "could not disable the service epmd"
+}
+
+# disable_haproxy does the same for HAProxy's.
+disable_haproxy() {
+	$sudo update-rc.d haproxy disable >/dev/null 2>&1 || say "could not disable the service haproxy"
 }
 
 # elsewhere says what to install where there is no apt-get.
@@ -210,6 +220,7 @@ elsewhere() {
 		gcc) dnf="$dnf gcc" apk="$apk gcc" pacman="$pacman gcc" ;;
 		rclone) brew="$brew rclone" dnf="$dnf rclone" apk="$apk rclone" pacman="$pacman rclone" ;;
 		awscli) brew="$brew awscli" dnf="$dnf awscli2" apk="$apk aws-cli" pacman="$pacman aws-cli" ;;
+		haproxy) brew="$brew haproxy" dnf="$dnf haproxy" apk="$apk haproxy" pacman="$pacman haproxy" ;;
 		rabbitmq-server) brew="$brew rabbitmq" dnf="$dnf rabbitmq-server" apk="$apk rabbitmq-server" pacman="$pacman rabbitmq" ;;
 		libc6-dev) dnf="$dnf glibc-devel" apk="$apk musl-dev" ;;
 		esac
@@ -265,11 +276,12 @@ install() {
 	# One broken source among several fails the update, and need not fail the install.
 	apt update || say "apt-get update failed: see above; trying with the lists that are there"
 	say "apt-get install --no-install-recommends $packages (this may take minutes)"
-	case "$packages" in *rabbitmq-server*) hold_services ;; esac
+	case "$packages" in *rabbitmq-server* | *haproxy*) hold_services ;; esac
 	# shellcheck disable=SC2086 # one word a package
 	apt install --no-install-recommends $packages ||
 		die "apt-get could not install $packages: see above; is there a network?"
 	case "$packages" in *rabbitmq-server*) disable_rabbit ;; esac
+	case "$packages" in *haproxy*) disable_haproxy ;; esac
 	release_services
 	say "installed $names"
 	# What has just been installed may be an old release's.
@@ -317,6 +329,11 @@ bench-clone)
 	check_copiers
 	install
 	;;
+bench-haproxy)
+	check_go
+	check_haproxy
+	install
+	;;
 torture)
 	check_go
 	check_ip
@@ -328,6 +345,7 @@ test)
 	check_ffmpeg
 	check_chromium
 	check_node
+	check_haproxy
 	check_ip
 	check_aws
 	install
@@ -342,6 +360,7 @@ check)
 	check_ffmpeg
 	check_compiler
 	check_node
+	check_haproxy
 	check_ip
 	check_aws
 	install
@@ -351,7 +370,7 @@ check)
 	build_s3
 	;;
 *)
-	printf 'usage: scripts/setup.sh runtime|test|bench|bench-engine|bench-clone|torture|check\n' >&2
+	printf 'usage: scripts/setup.sh runtime|test|bench|bench-engine|bench-clone|bench-haproxy|torture|check\n' >&2
 	exit 2
 	;;
 esac

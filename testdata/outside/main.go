@@ -1,5 +1,6 @@
 // Outside is a program of somebody else: it imports Myrmidon's public packages and
-// nothing more. It lists a stream's files from a store and writes a playlist of them.
+// nothing more. It lists a stream's files from a store and writes a playlist of them, and merges the
+// statistics of two processes.
 package main
 
 import (
@@ -10,6 +11,7 @@ import (
 	"strings"
 
 	// A path without a dot: gofumpt would take it for the standard library's.
+	"myrmidon/haproxy"
 	"myrmidon/hls"
 	"myrmidon/object"
 )
@@ -45,6 +47,23 @@ func run(ctx context.Context, w io.Writer, dir string) error {
 			URI: strings.TrimPrefix(info.Key, "talk/"), Duration: float64(info.Size),
 		})
 	}
-	_, err = media.WriteTo(w)
-	return err
+	if _, err := media.WriteTo(w); err != nil {
+		return err
+	}
+	return statistics(w)
+}
+
+// statistics merges what two HAProxy processes say.
+func statistics(w io.Writer) error {
+	var m haproxy.Merger
+	for _, state := range []string{"UP", "DOWN"} {
+		t, err := haproxy.ParseCSV([]byte("# pxname,svname,stot,status,type,\napp,web,21," + state + ",2,\n\n"))
+		if err != nil {
+			return err
+		}
+		if err := m.Add(t); err != nil {
+			return err
+		}
+	}
+	return m.Table().View(haproxy.Filter{}).WriteCSV(w)
 }

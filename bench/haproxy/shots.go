@@ -1,0 +1,101 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"syscall"
+	"time"
+)
+
+// shotsEach is how often each program runs within a round.
+const shotsEach = 15
+
+// A shotResult is the medians of one round.
+type shotResult struct {
+	Floor, Ours, Library, Seed shot
+	Own                        float64 // MB that the measuring process had
+}
+
+// shot is what one child took: milliseconds and megabytes.
+type shot struct{ Wall, CPU, RSS float64 }
+
+// shots runs the programs in turns: args are floor, ours, library, and the sockets.
+func shots(ctx context.Context, args []string) (shotResult, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return shotResult{}, err
+	}
+	sockets := args[3:]
+	kinds := []struct {
+		name string
+		args []string
+	}{
+		{"floor", append([]string{args[0]}, sockets...)},
+		{"ours", append([]string{args[1], "haproxy", "stats", "--csv"}, sockets...)},
+		{"library", append([]string{args[2]}, sockets...)},
+		{"seed", append([]string{self}, sockets...)},
+	}
+	taken := make([][]shot, len(kinds))
+	for i := range shotsEach + 1 {
+		for k, kind := range kinds {
+			x, err := once(ctx, kind.name, kind.args)
+			if err != nil {
+				return shotResult{}, err
+			}
+			if i > 0 { // the first brings the programs into memory
+				taken[k] = append(taken[k], x)
+			}
+		}
+	}
+	return shotResult{middle(taken[0]), middle(taken[1]), middle(taken[2]), middle(taken[3]), ownPeak()}, nil
+}
+
+func middle(s []shot) shot {
+	return shot{
+		median(s, func(x shot) float64 { return x.Wall }),
+		median(s, func(x shot) float64 { return x.CPU }),
+		median(s, func(x shot) float64 { return x.RSS }),
+	}
+}
+
+func once(ctx context.Context, name string, args []string) (shot, error) {
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+	cmd.Env = os.Environ()
+	if name == "seed" {
+		cmd.Env = append(cmd.Env, roleVariable+"=seed")
+	} else {
+		cmd.Env = append(cmd.Env, roleVariable+"=")
+	}
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr // stdout is /dev/null
+	start := time.Now()
+	if err := cmd.Run(); err != nil {
+		return shot{}, fmt.Errorf("%s: %w\n%s", name, err, stderr.String())
+	}
+	wall := time.Since(start)
+	return shot{
+		float64(wall) / 1e6, float64(cmd.ProcessState.UserTime()+cmd.ProcessState.SystemTime()) / 1e6,
+		megabytes(cmd.ProcessState.SysUsage().(*syscall.Rusage)),
+	}, nil
+}
+
+// megabytes is ru_maxrss: kibibytes, but bytes on macOS.
+func megabytes(u *syscall.Rusage) float64 {
+	n := float64(u.Maxrss)
+	if runtime.GOOS != "darwin" {
+		n *= 1024
+	}
+	return n / 1e6
+}
+
+func ownPeak() float64 {
+	var u syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
+		return 0
+	}
+	return megabytes(&u)
+}

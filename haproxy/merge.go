@@ -1,0 +1,529 @@
+package haproxy
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// A Merger folds tables into one, row by row: rows belong together if type, proxy and
+// server are the same. The zero Merger is ready, with DefaultRules. Its buffers, and
+// those of the result, are used again by the next merge; it is not safe for concurrent
+// use.
+//
+// Merging is exact: the order of the tables, and whether some were merged before, does
+// not matter but for the order of rows and columns, which is that of the first table
+// that has them.
+type Merger struct {
+	// Rules are used from the next Reset on.
+	Rules *Rules
+
+	out      *Table
+	rules    *Rules
+	plans    [types]plan
+	schemas  [2]*schema // what plans are for: of out, and of the table added
+	columns  []int32    // of the table added: their columns in out
+	identity bool       // columns are the same in both
+	avg      []int32    // the averaged columns of out
+	avgRule  [types][]Rule
+	rowMap   []int32  // of the table added: their rows in out
+	taken    []uint32 // by row of out: the last Add that had it
+	adds     uint32
+	index    rowIndex
+}
+
+// Merge returns a table of its own that holds all tables merged. Merge of one table is
+// the same as that table.
+func Merge(rules *Rules, tables ...*Table) (*Table, error) {
+	if len(tables) == 0 {
+		return nil, errors.New("haproxy: there is no table to merge")
+	}
+	m := Merger{Rules: rules}
+	m.Reset(new(Table))
+	for _, t := range tables {
+		if err := m.Add(t); err != nil {
+			return nil, err
+		}
+	}
+	return m.Table(), nil
+}
+
+// Reset begins a merge into out, which is emptied.
+func (m *Merger) Reset(out *Table) {
+	if r := m.Rules.orDefault(); r != m.rules {
+		m.rules, m.schemas = r, [2]*schema{}
+	}
+	out.reset()
+	out.schema = nil
+	m.out = out
+	m.rowMap = m.rowMap[:0]
+}
+
+// Add merges t in. The result shares nothing with t. An error leaves out t whole.
+func (m *Merger) Add(t *Table) error {
+	if m.out == nil {
+		m.Reset(new(Table))
+	}
+	if t.schema == nil {
+		return errors.New("haproxy: merge: the table was never filled")
+	}
+	if m.out.schema == nil {
+		m.first(t)
+		return nil
+	}
+	if (m.out.rows+t.rows)*(len(m.out.schema.names)+len(t.schema.names)) > maxCells {
+		return fmt.Errorf("haproxy: merge: more than %d cells", maxCells)
+	}
+	m.join(t)
+	m.match(t)
+	for i, at := range m.rowMap {
+		if at < 0 {
+			m.appendRow(t, i)
+			continue
+		}
+		m.mergeRow(int(at), t, i)
+	}
+	return nil
+}
+
+// Table ends the merge and returns the table that was given to Reset.
+func (m *Merger) Table() *Table {
+	t := m.out
+	if t == nil || t.schema == nil {
+		return t
+	}
+	for i := range t.rows {
+		for k, col := range t.avg {
+			s := &t.sums[i*len(t.avg)+k]
+			if c := &t.cells[i*len(t.schema.names)+int(col)]; s.weight > 0 && *c != unmergeable {
+				*c = s.mean()
+			}
+		}
+	}
+	return t
+}
+
+// first makes out a copy of t, which is most of the work if t is the only table.
+func (m *Merger) first(t *Table) {
+	out := m.out
+	out.copyFrom(t)
+	m.taken = m.taken[:0]
+	m.adds = 0
+	m.index.reset()
+	if len(out.procs) == 0 {
+		for range out.rows {
+			out.procs = append(out.procs, 1)
+		}
+	}
+	m.setAverages()
+	m.rowMap = m.rowMap[:0]
+	for i := range t.rows {
+		m.rowMap = append(m.rowMap, int32(i))
+	}
+	if len(t.avg) > 0 && slices.Equal(t.avg, out.avg) {
+		return // t was merged by such rules before, and its sums are copied
+	}
+	n := len(out.avg)
+	out.sums = resize(out.sums, out.rows*n)
+	for i := range out.rows {
+		m.leafSums(out.sums[i*n:i*n+n], t, i)
+	}
+}
+
+// setAverages finds the columns of out that are averaged.
+func (m *Merger) setAverages() {
+	out := m.out
+	if m.schemas[0] == out.schema {
+		out.avg = append(out.avg[:0], m.avg...)
+		return
+	}
+	m.avg = m.avg[:0]
+	for t := range m.avgRule {
+		m.avgRule[t] = m.avgRule[t][:0]
+	}
+	for col, key := range out.schema.keys {
+		averaged := false
+		for t := range types {
+			r := m.rules.Rule(key, t)
+			averaged = averaged || r == Average || r == AverageByRequests
+		}
+		if !averaged {
+			continue
+		}
+		m.avg = append(m.avg, int32(col))
+		for t := range types {
+			m.avgRule[t] = append(m.avgRule[t], m.rules.Rule(key, t))
+		}
+	}
+	out.avg = append(out.avg[:0], m.avg...)
+	m.schemas = [2]*schema{out.schema, nil}
+}
+
+func resize[T any](s []T, n int) []T {
+	if cap(s) < n {
+		return make([]T, n)
+	}
+	s = s[:n]
+	clear(s)
+	return s
+}
+
+// A plan is what to do with a row of one type: which columns, of out and of the table
+// added, by which rule. A column that no row of either has is left out.
+type plan struct {
+	used                      bitset // of out, when the plan was made
+	ready                     bool
+	sums, maxs                []span
+	mins, least, limits, same []pair
+	avgs                      []averaged
+}
+
+// averaged is a column that is averaged: the k-th of out, and the from-th of a table
+// that was merged before, or -1.
+type averaged struct {
+	pair
+	k, from int32
+	rule    Rule
+}
+
+// A pair is a column of out and of the table added, -1 if it has none.
+type pair struct{ out, in int32 }
+
+// of is the cell of a row of the table added: nothing if it has no such column.
+func (p pair) of(row []int64) int64 {
+	if p.in < 0 {
+		return empty
+	}
+	return row[p.in]
+}
+
+// A span is n columns in a row.
+type span struct{ out, in, n int32 }
+
+// join makes out have all columns of t, and the plans fit both.
+func (m *Merger) join(t *Table) {
+	out := m.out
+	if m.schemas[0] != out.schema || m.schemas[1] != t.schema {
+		for i := range m.plans {
+			m.plans[i].ready = false
+		}
+		m.identity = sameNames(out.schema, t.schema)
+		m.columns = m.columns[:0]
+		if m.identity {
+			for i := range out.schema.names {
+				m.columns = append(m.columns, int32(i))
+			}
+		} else {
+			m.widen(t.schema)
+		}
+		m.schemas = [2]*schema{out.schema, t.schema}
+	}
+	for typ := range types {
+		used := &out.used[typ]
+		if m.identity {
+			for w, b := range t.used[typ] {
+				if w == len(*used) {
+					*used = append(*used, 0)
+				}
+				(*used)[w] |= b
+			}
+		} else {
+			for i, col := range m.columns {
+				if t.used[typ].has(i) {
+					used.add(int(col))
+				}
+			}
+		}
+		// What t averaged before it was merged is found by the plan, so it is made anew.
+		if p := &m.plans[typ]; !p.ready || !used.within(p.used) || len(t.avg) > 0 {
+			m.plan(typ, t)
+		}
+	}
+}
+
+func sameNames(a, b *schema) bool {
+	if a == b {
+		return true
+	}
+	if len(a.keys) != len(b.keys) {
+		return false
+	}
+	for i := range a.keys {
+		if a.keys[i] != b.keys[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// widen maps the columns of s to those of out, and gives out those that it lacks.
+func (m *Merger) widen(s *schema) {
+	out := m.out
+	old := len(out.schema.names)
+	names := append([]string(nil), out.schema.names...)
+	m.columns = m.columns[:0]
+	for i, key := range s.keys {
+		at, ok := out.schema.index[key]
+		if !ok {
+			at = len(names)
+			names = append(names, s.names[i])
+		}
+		m.columns = append(m.columns, int32(at))
+	}
+	if len(names) == old {
+		return
+	}
+	wide, err := newSchema(names, out.schema.trailing)
+	if err != nil {
+		panic(err) // out had the keys already
+	}
+	cells := make([]int64, out.rows*len(names))
+	for i := range cells {
+		cells[i] = empty
+	}
+	for i := range out.rows {
+		copy(cells[i*len(names):], out.cells[i*old:(i+1)*old])
+	}
+	before, sums := len(out.avg), out.sums
+	out.schema, out.cells = wide, cells
+	m.setAverages()
+	out.sums = make([]average, out.rows*len(out.avg))
+	for i := range out.rows {
+		// What was averaged before still comes first, in the same order.
+		copy(out.sums[i*len(out.avg):], sums[i*before:(i+1)*before])
+	}
+}
+
+func (m *Merger) plan(typ Type, t *Table) {
+	out, p := m.out, &m.plans[typ]
+	*p = plan{
+		ready: true, used: p.used[:0], sums: p.sums[:0], maxs: p.maxs[:0], mins: p.mins[:0], least: p.least[:0],
+		limits: p.limits[:0], same: p.same[:0], avgs: p.avgs[:0],
+	}
+	in := make([]int32, len(out.schema.names))
+	for i := range in {
+		in[i] = -1
+	}
+	for i, at := range m.columns {
+		in[at] = int32(i)
+	}
+	for col, key := range out.schema.keys {
+		from := in[col]
+		if !out.used[typ].has(col) {
+			continue
+		}
+		p.used.add(col)
+		if col == out.schema.pxname || col == out.schema.svname {
+			continue
+		}
+		rule := m.rules.Rule(key, typ)
+		if col == out.schema.typ {
+			rule = Max // the same, unless one dump has no such column
+		}
+		pr := pair{int32(col), from}
+		if rule == Same || rule == Worst || rule == Key {
+			p.same = append(p.same, pr)
+			continue
+		}
+		if rule == SumLimits {
+			p.limits = append(p.limits, pr)
+			continue
+		}
+		if from < 0 {
+			continue // t has nothing to add
+		}
+		switch rule {
+		case Sum:
+			p.sums = appendSpan(p.sums, pr)
+		case Max:
+			p.maxs = appendSpan(p.maxs, pr)
+		case Min:
+			p.mins = append(p.mins, pr)
+		case Least:
+			p.least = append(p.least, pr)
+		case Average, AverageByRequests:
+			k := slices.Index(m.avg, int32(col))
+			p.avgs = append(p.avgs, averaged{pr, int32(k), int32(slices.Index(t.avg, from)), rule})
+		}
+	}
+}
+
+func appendSpan(spans []span, p pair) []span {
+	if n := len(spans); n > 0 {
+		if last := &spans[n-1]; last.out+last.n == p.out && last.in+last.n == p.in {
+			last.n++
+			return spans
+		}
+	}
+	return append(spans, span{p.out, p.in, 1})
+}
+
+// match finds the rows of t in out: at the same place as long as the order is the same,
+// and by an index from there on. The n-th of several rows of one key belongs to the
+// n-th.
+func (m *Merger) match(t *Table) {
+	out := m.out
+	m.rowMap = m.rowMap[:0]
+	i := 0
+	for i < t.rows && i < out.rows && sameKey(out, i, t, i) {
+		m.rowMap = append(m.rowMap, int32(i))
+		i++
+	}
+	if i == t.rows {
+		return
+	}
+	for len(m.taken) < out.rows {
+		m.taken = append(m.taken, 0)
+	}
+	m.adds++
+	for k := range i {
+		m.taken[k] = m.adds
+	}
+	m.index.fill(out)
+	for ; i < t.rows; i++ {
+		at := m.index.find(out, t, i, m.taken, m.adds)
+		if at >= 0 {
+			m.taken[at] = m.adds
+		}
+		m.rowMap = append(m.rowMap, at)
+	}
+}
+
+// appendRow gives out row i of t.
+func (m *Merger) appendRow(t *Table, i int) {
+	out := m.out
+	n := len(out.schema.names)
+	at := out.rows
+	for range n {
+		out.cells = append(out.cells, empty)
+	}
+	out.rows++
+	out.types = append(out.types, t.types[i])
+	out.procs = append(out.procs, t.procsOf(i))
+	cells := out.row(at)
+	used := &out.used[t.types[i]]
+	for from, col := range m.columns {
+		if c := t.cell(i, from); c != empty {
+			cells[col] = out.take(t, c)
+			used.add(int(col))
+		}
+	}
+	k := len(out.avg)
+	for range k {
+		out.sums = append(out.sums, average{})
+	}
+	m.rowSums(out.sums[at*k:at*k+k], t, i)
+	m.rowMap[i] = int32(at)
+}
+
+// take copies what the cell c of u refers to.
+func (t *Table) take(u *Table, c int64) int64 {
+	switch {
+	case isText(c):
+		return t.addText(u.text(c))
+	case isMix(c):
+		first := len(t.parts)
+		for _, p := range u.partsOf(c) {
+			t.parts = append(t.parts, part{t.take(u, p.cell), p.count})
+		}
+		t.mixes = append(t.mixes, mix{int32(first), int32(len(t.parts) - first)})
+		return firstMix + int64(len(t.mixes)-1)
+	}
+	return c
+}
+
+// mergeRow merges row i of t into row at.
+func (m *Merger) mergeRow(at int, t *Table, i int) {
+	out := m.out
+	typ := t.types[i]
+	p := &m.plans[typ]
+	d, s := out.row(at), t.row(i)
+	for _, sp := range p.sums {
+		ds := d[sp.out : sp.out+sp.n]
+		ss := s[sp.in : sp.in+sp.n]
+		ss = ss[:len(ds)]
+		for k, a := range ds {
+			b := ss[k]
+			c := a + b
+			if (a^a<<1)|(b^b<<1)|(c^c<<1) >= 0 {
+				ds[k] = c
+			} else {
+				ds[k] = out.combine(Sum, a, t, b)
+			}
+		}
+	}
+	for _, sp := range p.maxs {
+		ds := d[sp.out : sp.out+sp.n]
+		ss := s[sp.in : sp.in+sp.n]
+		ss = ss[:len(ds)]
+		for k, a := range ds {
+			b := ss[k]
+			if (a^a<<1)|(b^b<<1) >= 0 {
+				ds[k] = max(a, b)
+			} else {
+				ds[k] = out.combine(Max, a, t, b)
+			}
+		}
+	}
+	for _, c := range p.mins {
+		d[c.out] = out.combine(Min, d[c.out], t, s[c.in])
+	}
+	for _, c := range p.least {
+		d[c.out] = out.combine(Least, d[c.out], t, s[c.in])
+	}
+	for _, c := range p.limits {
+		d[c.out] = out.combine(SumLimits, d[c.out], t, c.of(s))
+	}
+	m.mergeAverages(p, at, t, i)
+	for _, c := range p.same {
+		a, b := d[c.out], c.of(s)
+		if a == b && (isNumber(a) || a == empty) {
+			continue
+		}
+		if isMix(a) || isMix(b) || !sameText(out, a, t, b) {
+			d[c.out] = out.mixIn(a, out.procs[at], t, b, t.procsOf(i))
+		}
+	}
+	out.procs[at] += t.procsOf(i)
+}
+
+// mixIn returns the cell of values a, of n processes, and b of u, of k processes, which
+// are not the same or are mixes.
+func (t *Table) mixIn(a int64, n int32, u *Table, b int64, k int32) int64 {
+	// A mix that is changed moves to the end of parts, where it can grow.
+	first := len(t.parts)
+	if isMix(a) {
+		t.parts = append(t.parts, t.partsOf(a)...)
+	} else {
+		t.parts = append(t.parts, part{a, n})
+	}
+	add := func(p part) {
+		for i := first; i < len(t.parts); i++ {
+			if sameText(t, t.parts[i].cell, u, p.cell) {
+				t.parts[i].count += p.count
+				return
+			}
+		}
+		t.parts = append(t.parts, part{t.take(u, p.cell), p.count})
+	}
+	if isMix(b) {
+		for _, p := range u.partsOf(b) {
+			add(p)
+		}
+	} else {
+		add(part{b, k})
+	}
+	mx := mix{int32(first), int32(len(t.parts) - first)}
+	if isMix(a) {
+		old := &t.mixes[a-firstMix]
+		if old.n == mx.n { // only counts changed: back into its place
+			copy(t.parts[old.first:], t.parts[first:])
+			t.parts = t.parts[:first]
+			return a
+		}
+		*old = mx
+		return a
+	}
+	t.mixes = append(t.mixes, mx)
+	return firstMix + int64(len(t.mixes)-1)
+}

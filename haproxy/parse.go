@@ -1,0 +1,336 @@
+package haproxy
+
+import (
+	"bytes"
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// Errors that a caller may branch on.
+var (
+	// ErrTruncated says that a dump ended before its closing blank line.
+	ErrTruncated = errors.New("haproxy: the dump is cut off")
+	// ErrNotStats says that what was read is no dump of statistics.
+	ErrNotStats = errors.New("haproxy: not a dump of statistics")
+)
+
+const (
+	// maxColumns bounds a header; HAProxy 3.2 has fewer than 200.
+	maxColumns = 4096
+	// maxCells bounds a table to 2 GiB.
+	maxCells = 1 << 28
+)
+
+// ParseCSV makes t hold the dump data, the answer to "show stat" with its closing blank
+// line: a dump without it is cut off, and gives an error that wraps [ErrTruncated].
+// Columns are known by the names in the header; those that this package does not know
+// are kept. On an error t is empty.
+//
+// t keeps data, and its text refers to it: leave it as it is until the next parse.
+func (t *Table) ParseCSV(data []byte) error {
+	t.reset()
+	err := t.parseCSV(data)
+	if err != nil {
+		t.reset()
+	}
+	return err
+}
+
+// ParseCSV returns the dump data as a table of its own: see [Table.ParseCSV].
+func ParseCSV(data []byte) (*Table, error) {
+	t := new(Table)
+	if err := t.ParseCSV(data); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+func (t *Table) parseCSV(data []byte) error {
+	if !bytes.HasPrefix(data, []byte("# ")) {
+		if bytes.HasPrefix([]byte("# "), data) {
+			return fmt.Errorf("%w: after %d bytes", ErrTruncated, len(data))
+		}
+		return fmt.Errorf("%w: it begins with %.60q", ErrNotStats, firstLine(data))
+	}
+	end := bytes.IndexByte(data, '\n')
+	if end < 0 {
+		return fmt.Errorf("%w: in its header, after %d bytes", ErrTruncated, len(data))
+	}
+	if err := t.readHeader(data[2:end]); err != nil {
+		return err
+	}
+	if !bytes.HasSuffix(data, []byte("\n\n")) {
+		return fmt.Errorf("%w: no blank line ends it, after %d bytes", ErrTruncated, len(data))
+	}
+	if len(data) >= maxTexts {
+		return fmt.Errorf("haproxy: a dump of %d bytes is too large: 16 GiB at most", len(data))
+	}
+	t.raw = data
+	return t.readRows(end + 1)
+}
+
+// readHeader takes the schema of the last dump again if the header is the same.
+func (t *Table) readHeader(line []byte) error {
+	if t.schema != nil && t.schema.header == string(line) {
+		return nil
+	}
+	t.schema = nil
+	line = bytes.Clone(line)
+	r := csv.NewReader(bytes.NewReader(line))
+	names, err := r.Read()
+	if err != nil {
+		return fmt.Errorf("%w: its header: %w", ErrNotStats, err)
+	}
+	trailing := len(names) > 1 && names[len(names)-1] == ""
+	if trailing {
+		names = names[:len(names)-1]
+	}
+	if len(names) > maxColumns {
+		return fmt.Errorf("%w: its header names %d columns: %d at most", ErrNotStats, len(names), maxColumns)
+	}
+	s, err := newSchema(names, trailing)
+	if err != nil {
+		return err
+	}
+	s.header = string(line)
+	t.schema = s
+	return nil
+}
+
+func (t *Table) readRows(p int) error {
+	data, cols := t.raw, len(t.schema.names)
+	var mask [maxColumns / 64]uint64
+	words := (cols + 63) / 64
+	for i := range t.used {
+		for len(t.used[i]) < words {
+			t.used[i] = append(t.used[i], 0)
+		}
+	}
+	// There are most likely as many rows as in the last dump.
+	t.grow(min(cap(t.cells), cap(t.types)*cols) / cols)
+	for data[p] != '\n' {
+		if (t.rows+1)*cols > maxCells {
+			return fmt.Errorf("haproxy: too many rows: %d of %d columns at most", maxCells/cols, cols)
+		}
+		if (t.rows+1)*cols > len(t.cells) {
+			// Lines bound rows from above: a quoted field may hold more line ends.
+			t.grow(t.rows + max(1, bytes.Count(data[p:], []byte{'\n'})-1))
+		}
+		cells := t.cells[t.rows*cols : (t.rows+1)*cols]
+		next, err := t.readRow(cells, p, &mask)
+		if err != nil {
+			return fmt.Errorf("haproxy: row %d: %w", t.rows+1, err)
+		}
+		p = next
+		typ := t.typeOf(cells)
+		used := t.used[typ]
+		for w := range used {
+			used[w] |= mask[w]
+		}
+		t.types = append(t.types, typ)
+		t.rows++
+	}
+	t.cells = t.cells[:t.rows*cols]
+	if p != len(data)-1 {
+		return fmt.Errorf("%w: %d bytes follow its blank line", ErrNotStats, len(data)-1-p)
+	}
+	return nil
+}
+
+// grow makes room for n rows, within what one step may take: a dump full of line ends
+// is not worth gigabytes.
+func (t *Table) grow(n int) {
+	cols := len(t.schema.names)
+	want := n * cols
+	if want <= len(t.cells) {
+		return
+	}
+	// A row has at least a byte a column.
+	want = max(min(want, len(t.raw)+cols), (t.rows+1)*cols)
+	if want > cap(t.cells) {
+		cells := make([]int64, want)
+		copy(cells, t.cells)
+		t.cells = cells
+	}
+	t.cells = t.cells[:want]
+	if cap(t.types) < want/cols {
+		t.types = append(make([]Type, 0, want/cols), t.types...)
+	}
+}
+
+var errCells = errors.New("it has not as many cells as the header")
+
+// readRow reads the row that begins at p into cells and returns where the next begins.
+// mask is set to the columns that are not empty.
+func (t *Table) readRow(cells []int64, p int, mask *[maxColumns / 64]uint64) (int, error) {
+	// The line end of the closing blank line bounds every loop over digits.
+	data := t.raw
+	for base := 0; base < len(cells); base += 64 {
+		var seen uint64
+		word := cells[base:min(base+64, len(cells))]
+		for i := range word {
+			c := data[p]
+			if c == ',' {
+				word[i] = empty
+				p++
+				continue
+			}
+			start := p
+			if d := c - '0'; d <= 9 {
+				n := int64(d)
+				for {
+					p++
+					c = data[p]
+					d = c - '0'
+					if d > 9 {
+						break
+					}
+					n = n*10 + int64(d)
+				}
+				// Longer ones, and leading zeros, are kept to the letter.
+				if c == ',' && p-start <= 18 && (data[start] != '0' || p-start == 1) {
+					word[i] = n
+					seen |= 1 << (i & 63)
+					p++
+					continue
+				}
+			}
+			if c > '9' && p == start { // text that does not begin as a number or a quote does
+				for p++; data[p] != ',' && data[p] != '\n'; p++ {
+				}
+				if data[p] == ',' && p-start <= maxText {
+					word[i] = textCell(start, p-start)
+					seen |= 1 << (i & 63)
+					p++
+					continue
+				}
+			}
+			cell, end, err := t.readField(start)
+			if err != nil {
+				return 0, err
+			}
+			word[i] = cell
+			if cell != empty {
+				seen |= 1 << (i & 63)
+			}
+			if end >= len(data) {
+				return 0, ErrTruncated
+			}
+			p = end
+			last := base+i == len(cells)-1
+			if data[p] == ',' {
+				p++
+				if last && !t.schema.trailing {
+					return 0, errCells
+				}
+			} else if !last || t.schema.trailing {
+				return 0, errCells
+			}
+		}
+		mask[base>>6] = seen
+	}
+	if data[p] != '\n' || p+1 >= len(data) {
+		return 0, errCells
+	}
+	return p + 1, nil
+}
+
+// readField reads any field that begins at p, and returns its cell and where its comma
+// or line end is.
+func (t *Table) readField(p int) (cell int64, end int, err error) {
+	data := t.raw
+	if data[p] == '"' {
+		return t.readQuoted(p + 1)
+	}
+	end = p
+	for data[end] != ',' && data[end] != '\n' {
+		end++
+	}
+	if end-p > maxText {
+		return 0, 0, fmt.Errorf("a field of %d bytes is too long", end-p)
+	}
+	if end == p {
+		return empty, end, nil
+	}
+	if n, ok := parseNumber(data[p:end]); ok {
+		return n, end, nil
+	}
+	return textCell(p, end-p), end, nil
+}
+
+// readQuoted reads a field in quotes (RFC 4180) from behind the first.
+func (t *Table) readQuoted(p int) (cell int64, end int, err error) {
+	data := t.raw
+	start, unescaped := p, -1
+	for {
+		i := bytes.IndexByte(data[p:], '"')
+		if i < 0 {
+			return 0, 0, fmt.Errorf("%w: in a quoted field", ErrTruncated)
+		}
+		p += i
+		if p+1 >= len(data) {
+			return 0, 0, fmt.Errorf("%w: in a quoted field", ErrTruncated)
+		}
+		if data[p+1] != '"' {
+			break
+		}
+		if unescaped < 0 {
+			unescaped = len(t.extra)
+		}
+		t.extra = append(t.extra, data[start:p+1]...)
+		p += 2
+		start = p
+	}
+	end = p + 1
+	if c := data[end]; c != ',' && c != '\n' {
+		return 0, 0, errors.New("text follows a closing quote")
+	}
+	if unescaped >= 0 {
+		t.extra = append(t.extra, data[start:p]...)
+		start, p = len(data)+unescaped, len(data)+len(t.extra)
+	}
+	if p-start > maxText || p >= maxTexts {
+		return 0, 0, fmt.Errorf("a field of %d bytes is too long", p-start)
+	}
+	if p == start {
+		return empty, end, nil
+	}
+	cell = textCell(start, p-start)
+	if n, ok := parseNumber(t.text(cell)); ok {
+		return n, end, nil
+	}
+	return cell, end, nil
+}
+
+// parseNumber reads a number that a cell holds and that is written as it would be
+// written again; others stay text.
+func parseNumber(b []byte) (int64, bool) {
+	digits := b
+	if len(b) > 0 && b[0] == '-' {
+		digits = b[1:]
+	}
+	if len(digits) == 0 || len(digits) > 19 || digits[0] == '0' && len(b) > 1 {
+		return 0, false
+	}
+	var n uint64
+	for _, c := range digits {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		n = n*10 + uint64(c-'0')
+	}
+	if n >= 1<<62 {
+		return 0, false
+	}
+	if len(digits) < len(b) {
+		return -int64(n), true
+	}
+	return int64(n), true
+}
+
+func firstLine(data []byte) string {
+	line, _, _ := bytes.Cut(data, []byte("\n"))
+	return strings.ToValidUTF8(string(line[:min(len(line), 200)]), "?")
+}

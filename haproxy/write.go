@@ -1,0 +1,191 @@
+package haproxy
+
+import (
+	"bytes"
+	"io"
+	"strconv"
+	"unicode/utf8"
+)
+
+// writeSize is after how many bytes a writer hands on what it has.
+const writeSize = 32 << 10
+
+// WriteCSV writes the rows as "show stat" does: the header, the rows, a blank line. What
+// processes say differently is text such as "UP 3/4, DOWN 1/4", or "mixed".
+func (v *View) WriteCSV(w io.Writer) error {
+	cols, err := v.columns()
+	if err != nil {
+		return err
+	}
+	t := v.Table
+	trailing := t.schema.trailing
+	out := make([]byte, 0, writeSize+writeSize/4)
+	out = append(out, "# "...)
+	for k, col := range cols {
+		if k > 0 {
+			out = append(out, ',')
+		}
+		out = appendQuoted(out, []byte(t.schema.names[col]))
+	}
+	if trailing {
+		out = append(out, ',')
+	}
+	out = append(out, '\n')
+	var field []byte
+	for _, i := range v.Rows {
+		row := t.row(i)
+		for k, col := range cols {
+			if k > 0 {
+				out = append(out, ',')
+			}
+			switch c := row[col]; {
+			case c == empty:
+			case isNumber(c):
+				out = strconv.AppendInt(out, c, 10)
+			default:
+				field = t.appendCell(field[:0], c)
+				out = appendQuoted(out, field)
+			}
+		}
+		if trailing {
+			out = append(out, ',')
+		}
+		out = append(out, '\n')
+		if len(out) >= writeSize {
+			if _, err := w.Write(out); err != nil {
+				return err
+			}
+			out = out[:0]
+		}
+	}
+	_, err = w.Write(append(out, '\n'))
+	return err
+}
+
+// appendQuoted appends a field of CSV, in quotes where it needs them (RFC 4180).
+func appendQuoted(dst, field []byte) []byte {
+	if bytes.IndexByte(field, ',') < 0 && bytes.IndexByte(field, '"') < 0 &&
+		bytes.IndexByte(field, '\n') < 0 && bytes.IndexByte(field, '\r') < 0 {
+		return append(dst, field...)
+	}
+	dst = append(dst, '"')
+	for _, c := range field {
+		if c == '"' {
+			dst = append(dst, '"')
+		}
+		dst = append(dst, c)
+	}
+	return append(dst, '"')
+}
+
+// WriteJSON writes an object a row, each on a line of its own: the fields by name as
+// numbers or strings, without those that are empty. "kind" is the type in words,
+// "processes" says how many processes the row was merged from, "state" is the worst of
+// their states, and "mixed" lists the fields that could not be merged. A byte that is no
+// UTF-8 becomes U+FFFD.
+func (v *View) WriteJSON(w io.Writer) error {
+	out := make([]byte, 0, writeSize+writeSize/4)
+	cols, err := v.columns()
+	if err != nil {
+		return err
+	}
+	for _, i := range v.Rows {
+		out = append(v.appendJSON(out, i, cols), '\n')
+		if len(out) >= writeSize {
+			if _, err := w.Write(out); err != nil {
+				return err
+			}
+			out = out[:0]
+		}
+	}
+	if len(out) == 0 {
+		return nil
+	}
+	_, err = w.Write(out)
+	return err
+}
+
+func (v *View) appendJSON(dst []byte, i int, cols []int) []byte {
+	t := v.Table
+	dst = append(dst, `{"kind":"`...)
+	dst = append(dst, t.types[i].String()...)
+	dst = append(dst, `","processes":`...)
+	dst = strconv.AppendInt(dst, int64(t.Processes(i)), 10)
+	if state := t.State(i); state != "" {
+		dst = append(dst, `,"state":`...)
+		dst = appendJSONString(dst, []byte(state))
+	}
+	row := t.row(i)
+	var text []byte
+	mixed := 0
+	for _, col := range cols {
+		c := row[col]
+		if c == empty {
+			continue
+		}
+		dst = append(dst, ',')
+		dst = appendJSONString(dst, []byte(t.schema.keys[col]))
+		dst = append(dst, ':')
+		if isNumber(c) {
+			dst = strconv.AppendInt(dst, c, 10)
+			continue
+		}
+		text = t.appendCell(text[:0], c)
+		if _, ok := t.bigCell(c); ok {
+			dst = append(dst, text...)
+			continue
+		}
+		dst = appendJSONString(dst, text)
+		if !isText(c) {
+			mixed++
+		}
+	}
+	if mixed > 0 {
+		sep := `,"mixed":[`
+		for _, col := range cols {
+			if t.Mixed(i, col) {
+				dst = append(dst, sep...)
+				dst = appendJSONString(dst, []byte(t.schema.keys[col]))
+				sep = ","
+			}
+		}
+		dst = append(dst, ']')
+	}
+	return append(dst, '}')
+}
+
+// appendJSONString appends s in quotes, escaped as encoding/json does.
+func appendJSONString(dst, s []byte) []byte {
+	const hex = "0123456789abcdef"
+	dst = append(dst, '"')
+	for len(s) > 0 {
+		c := s[0]
+		if c >= utf8.RuneSelf {
+			r, n := utf8.DecodeRune(s)
+			switch {
+			case r == utf8.RuneError && n == 1:
+				dst = append(dst, `\ufffd`...)
+			case r == '\u2028' || r == '\u2029': // line ends in JavaScript
+				dst = append(dst, `\u202`...)
+				dst = append(dst, hex[r&0xf])
+			default:
+				dst = append(dst, s[:n]...)
+			}
+			s = s[n:]
+			continue
+		}
+		switch {
+		case c == '"' || c == '\\':
+			dst = append(dst, '\\', c)
+		case c == '\n':
+			dst = append(dst, `\n`...)
+		case c < 0x20 || c == 0x7f:
+			dst = append(dst, `\u00`...)
+			dst = append(dst, hex[c>>4], hex[c&0xf])
+		default:
+			dst = append(dst, c)
+		}
+		s = s[1:]
+	}
+	return append(dst, '"')
+}
