@@ -92,6 +92,13 @@ says what. myrmidon haproxy fields tells the rule of every field.
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.AddCommand(a.statsCommand(), a.haproxyTopCommand(), a.watchCommand(), a.serveCommand(), a.checkCommand(), a.unusedCommand(), a.fieldsCommand())
+	for _, sub := range c.Commands() {
+		for name, values := range map[string][]string{"type": {"frontend", "backend", "server", "listener"}, "sort": haproxy.SortKeys()} {
+			if sub.Flags().Lookup(name) != nil {
+				mustComplete(sub.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)))
+			}
+		}
+	}
 	return c
 }
 

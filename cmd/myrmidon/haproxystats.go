@@ -315,7 +315,7 @@ func statsTable(v *haproxy.View, width int) *textgrid.Table {
 			}
 		}
 		typ := t.Type(i).String()
-		row := []textgrid.Cell{{Text: rowName(t, i)}, {Text: typ}, {plain(shown), paintState(state)}}
+		row := []textgrid.Cell{{Text: rowName(t, i)}, {Text: typ}, {Text: plain(shown), Paint: paintState(state)}}
 		for _, c := range columns {
 			x := textgrid.Cell{Text: c.value(t, i)}
 			if c.Title == "ERRORS" && x.Text != "" && x.Text != "0" {

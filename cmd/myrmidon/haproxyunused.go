@@ -70,7 +70,7 @@ func (a *app) printUnused(s *haproxy.Snapshot, filter haproxy.Filter) error {
 		out := textgrid.Table{Columns: []textgrid.Column{{Title: "PROXY/SERVER", Least: 16}, {Title: "TYPE"}, {Title: "STATE"}}}
 		for _, i := range view.Rows {
 			state := shortState(t, i)
-			out.Rows = append(out.Rows, []textgrid.Cell{{Text: rowName(t, i)}, {Text: t.Type(i).String()}, {plain(state), paintState(state)}})
+			out.Rows = append(out.Rows, []textgrid.Cell{{Text: rowName(t, i)}, {Text: t.Type(i).String()}, {Text: plain(state), Paint: paintState(state)}})
 		}
 		if len(out.Rows) > 0 {
 			width, _ := a.terminal()

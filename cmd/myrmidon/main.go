@@ -161,7 +161,7 @@ func (a *app) root() *cobra.Command {
 		Short: "The heavy, bursty work behind a video or web service",
 		Long: `Myrmidon does the heavy, bursty work behind a video or web service, and says what it cost.
 
-Every command makes a run: it can be watched, paused, cancelled, resumed after a crash
+Every command that does such work makes a run: it can be watched, paused, cancelled, resumed after a crash
 and retried from another terminal (myrmidon runs), and it ends with a report.
 
 Every flag can also be set in the environment: --state is MYRMIDON_STATE.`,
