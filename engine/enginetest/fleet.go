@@ -291,7 +291,7 @@ func watchRestart(t *testing.T, o FleetOptions) {
 	// What is known may be told again; what is new must be.
 	seen := make(map[string]string)
 	for seen["order/a"] != "changed" || seen["order/b"] != "new" {
-		e := w.next(t, 2*soon)
+		e := w.next(t, 6*soon) // a connection that hangs is found out by its heartbeats
 		seen[e.Key] = string(e.Value)
 	}
 	w.end(t)
