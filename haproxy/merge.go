@@ -171,11 +171,11 @@ func resize[T any](s []T, n int) []T {
 // A plan is what to do with a row of one type: which columns, of out and of the table
 // added, by which rule. A column that no row of either has is left out.
 type plan struct {
-	used                      bitset // of out, when the plan was made
-	ready                     bool
-	sums, maxs                []span
-	mins, least, limits, same []pair
-	avgs                      []averaged
+	used                            bitset // of out, when the plan was made
+	ready                           bool
+	sums                            []span
+	maxs, mins, least, limits, same []pair
+	avgs                            []averaged
 }
 
 // averaged is a column that is averaged: the k-th of out, and the from-th of a table
@@ -336,7 +336,7 @@ func (m *Merger) plan(typ Type, t *Table) {
 		case Sum:
 			p.sums = appendSpan(p.sums, pr)
 		case Max:
-			p.maxs = appendSpan(p.maxs, pr)
+			p.maxs = append(p.maxs, pr)
 		case Min:
 			p.mins = append(p.mins, pr)
 		case Least:
@@ -452,17 +452,12 @@ func (m *Merger) mergeRow(at int, t *Table, i int) {
 			}
 		}
 	}
-	for _, sp := range p.maxs {
-		ds := d[sp.out : sp.out+sp.n]
-		ss := s[sp.in : sp.in+sp.n]
-		ss = ss[:len(ds)]
-		for k, a := range ds {
-			b := ss[k]
-			if (a^a<<1)|(b^b<<1) >= 0 {
-				ds[k] = max(a, b)
-			} else {
-				ds[k] = out.combine(Max, a, t, b)
-			}
+	for _, c := range p.maxs {
+		a, b := d[c.out], s[c.in]
+		if (a^a<<1)|(b^b<<1) < 0 {
+			d[c.out] = out.combine(Max, a, t, b)
+		} else if b > a {
+			d[c.out] = b
 		}
 	}
 	for _, c := range p.mins {
