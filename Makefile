@@ -129,4 +129,4 @@ cover: ## run every test and write out/cover.html
 
 .PHONY: clean
 clean: ## remove all that these commands made: bin, out, .cache, node_modules
-	rm -rf bin out .cache internal/playback/node_modules
+	rm -rf bin out .cache internal/playback/node_modules internal/testkit/kinesalite/node_modules

@@ -19,16 +19,21 @@ var floors = map[string]int{
 	"myrmidon/internal/checksum": 0,
 	"myrmidon/internal/limit":    0,
 
-	"myrmidon/engine":         1,
-	"myrmidon/object":         1,
-	"myrmidon/hls":            1,
-	"myrmidon/internal/cost":  1,
-	"myrmidon/internal/sigv4": 1,
+	"myrmidon/engine":           1,
+	"myrmidon/object":           1,
+	"myrmidon/hls":              1,
+	"myrmidon/internal/cost":    1,
+	"myrmidon/internal/sigv4":   1,
+	"myrmidon/internal/awsconf": 1,
+	"myrmidon/sink":             1,
 
 	"myrmidon/engine/jetstream":         2,
 	"myrmidon/object/s3":                2,
 	"myrmidon/internal/clone/documents": 2,
 	"myrmidon/internal/ffmpeg":          2,
+	"myrmidon/sink/elastic":             2,
+	"myrmidon/sink/kinesis":             2,
+	"myrmidon/sink/objects":             2,
 
 	"myrmidon/internal/transcode": 3,
 	"myrmidon/internal/clone":     3,
@@ -54,20 +59,23 @@ var floors = map[string]int{
 var suites = map[string]bool{
 	"myrmidon/engine/enginetest": true,
 	"myrmidon/object/objecttest": true,
+	"myrmidon/sink/sinktest":     true,
 
 	// What tests and benchmarks run against.
+	"myrmidon/internal/testkit/kinesalite": true,
 	"myrmidon/internal/testkit/natsserver": true,
 	"myrmidon/internal/testkit/netfault":   true,
 	"myrmidon/internal/testkit/program":    true,
 	"myrmidon/internal/testkit/s3server":   true,
 	"myrmidon/internal/testkit/s3stub":     true,
+	"myrmidon/internal/testkit/sinkfault":  true,
 }
 
 // standAlone are the public packages that others import: standard library only.
 var standAlone = []string{"myrmidon/hls"}
 
 // adapters make a store or a sink from an address. Workloads see interfaces only.
-var adapters = []string{"myrmidon/engine/jetstream", "myrmidon/object/s3"}
+var adapters = []string{"myrmidon/engine/jetstream", "myrmidon/object/s3", "myrmidon/sink/elastic", "myrmidon/sink/kinesis", "myrmidon/sink/objects"}
 
 // anywhere are the modules that more than one package may import: see the second law.
 func anywhere(module string) bool {

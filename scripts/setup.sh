@@ -282,18 +282,20 @@ install() {
 	esac
 }
 
-# install_playback installs hls.js and playwright-core for the playback tests, as
-# package-lock.json pins them, unless that very lock is what is installed.
-install_playback() {
-	lock=internal/playback/package-lock.json
-	done=internal/playback/node_modules/.installed-lock
+# install_npm installs the packages of a folder (for the playback tests hls.js and
+# playwright-core, for those of Kinesis kinesalite), as its package-lock.json pins them,
+# unless that very lock is what is installed.
+install_npm() {
+	folder=$1
+	lock=$folder/package-lock.json
+	done=$folder/node_modules/.installed-lock
 	! cmp -s "$lock" "$done" || return 0
-	say "npm ci in internal/playback: hls.js and playwright-core"
+	say "npm ci in $folder: $2"
 	log=$(mktemp)
-	if ! (cd internal/playback && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error) >"$log" 2>&1; then
+	if ! (cd "$folder" && npm ci --ignore-scripts --omit=optional --no-audit --no-fund --loglevel=error) >"$log" 2>&1; then
 		tail -n 15 "$log" >&2
 		rm -f "$log"
-		die "npm could not install internal/playback's packages: see above; is there a network?"
+		die "npm could not install the packages of $folder: see above; is there a network?"
 	fi
 	rm -f "$log"
 	cp "$lock" "$done"
@@ -330,7 +332,8 @@ test)
 	check_aws
 	install
 	! old_node || die "Node.js $(node --version) is older than 18: install a newer one, first on PATH"
-	install_playback
+	install_npm internal/playback "hls.js and playwright-core"
+	install_npm internal/testkit/kinesalite kinesalite
 	build_nats
 	build_s3
 	;;
@@ -338,9 +341,12 @@ check)
 	check_go
 	check_ffmpeg
 	check_compiler
+	check_node
 	check_ip
 	check_aws
 	install
+	! old_node || die "Node.js $(node --version) is older than 18: install a newer one, first on PATH"
+	install_npm internal/testkit/kinesalite kinesalite
 	build_nats
 	build_s3
 	;;

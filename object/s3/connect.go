@@ -2,7 +2,6 @@ package s3
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -11,13 +10,13 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
-	"github.com/aws/aws-sdk-go-v2/config"
 	sdk "github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/smithy-go/auth"
 	"github.com/aws/smithy-go/logging"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"myrmidon"
+	"myrmidon/internal/awsconf"
 	"myrmidon/internal/sigv4"
 )
 
@@ -38,19 +37,13 @@ func (b *bucket) connect(ctx context.Context, cfg Config, tune func(*sdk.Options
 	logger := logging.LoggerFunc(func(_ logging.Classification, format string, v ...any) {
 		b.log.Debug("AWS SDK: " + fmt.Sprintf(format, v...))
 	})
-	opts := []func(*config.LoadOptions) error{config.WithLogger(logger)}
-	if cfg.Profile != "" {
-		opts = append(opts, config.WithSharedConfigProfile(cfg.Profile))
-	}
-	if cfg.Region != "" {
-		opts = append(opts, config.WithRegion(cfg.Region))
-	}
+	from := awsconf.From{Profile: cfg.Profile, Region: cfg.Region, Base: aws.Config{Logger: logger}}
 	which, err := clientOf(cfg.Client)
 	if err != nil {
 		return err
 	}
 	load := func(ctx context.Context) (aws.Config, error) {
-		c, err := config.LoadDefaultConfig(ctx, opts...)
+		c, err := awsconf.Load(ctx, "s3: bucket "+cfg.Bucket, from)
 		if err == nil && cfg.Role != "" {
 			c.Credentials = assumed(c, cfg.Role)
 		}
@@ -58,7 +51,7 @@ func (b *bucket) connect(ctx context.Context, cfg Config, tune func(*sdk.Options
 	}
 	loaded, err := load(ctx)
 	if err != nil {
-		return loadFailed(cfg.Bucket, err)
+		return err
 	}
 	var transport http.RoundTripper
 	if loaded.RetryMaxAttempts == 0 {
@@ -215,16 +208,4 @@ func CheckEndpoint(endpoint string) error {
 	}
 	return myrmidon.Permanent(myrmidon.WithHint(fmt.Errorf("s3: this endpoint cannot be used: %s", why),
 		"an endpoint is http://host:port or https://host; keys come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or a profile"))
-}
-
-// loadFailed explains an error of the configuration files.
-func loadFailed(bucket string, err error) error {
-	wrapped := fmt.Errorf("s3: bucket %s: read the AWS configuration: %w", bucket, err)
-	var missing config.SharedConfigProfileNotExistError
-	if errors.As(err, &missing) {
-		wrapped = fmt.Errorf("s3: bucket %s: the AWS configuration has no profile %q", bucket, missing.Profile)
-		return myrmidon.Permanent(myrmidon.WithHint(wrapped,
-			"look at AWS_PROFILE, and at ~/.aws/config or AWS_CONFIG_FILE; `aws configure list-profiles` lists the profiles"))
-	}
-	return myrmidon.Permanent(myrmidon.WithHint(wrapped, "correct ~/.aws/config or the AWS_ variables of the environment"))
 }
