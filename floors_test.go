@@ -22,6 +22,7 @@ var floors = map[string]int{
 	"myrmidon/engine":           1,
 	"myrmidon/object":           1,
 	"myrmidon/hls":              1,
+	"myrmidon/elb":              1,
 	"myrmidon/internal/cost":    1,
 	"myrmidon/internal/sigv4":   1,
 	"myrmidon/internal/awsconf": 1,
