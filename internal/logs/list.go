@@ -116,8 +116,8 @@ func (f *Filter) jump(key string) string {
 	return key[:m[2]] + first
 }
 
-// pageSize is how many objects one page of a listing has.
-const pageSize = 1000
+// pageSize is how many objects one page of a listing has: a slice of a plan may hold 900 jobs.
+const pageSize = 800
 
 // page lists one page behind a key, and returns of it what the filter wants. left is how
 // many it left out; next is where to go on, "" at the end.
