@@ -41,6 +41,7 @@ var floors = map[string]int{
 
 	"myrmidon/internal/transcode": 3,
 	"myrmidon/internal/clone":     3,
+	"myrmidon/internal/logs":      3,
 
 	"myrmidon/internal/workloads": 4,
 	"myrmidon/internal/wire":      4,

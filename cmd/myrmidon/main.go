@@ -191,7 +191,7 @@ Every flag can also be set in the environment: --state is MYRMIDON_STATE.`,
 	)
 	root.SetHelpCommandGroupID("other")
 	root.SetCompletionCommandGroupID("other")
-	root.AddCommand(a.transcodeCommand(), a.cloneCommand(), a.haproxyCommand(), a.lsCommand(), a.duCommand(), a.rmCommand(), a.productCommand(), a.runsCommand(), a.parkedCommand(), a.workerCommand(), a.workersCommand(), a.clusterCommand())
+	root.AddCommand(a.transcodeCommand(), a.cloneCommand(), a.logsCommand(), a.haproxyCommand(), a.lsCommand(), a.duCommand(), a.rmCommand(), a.productCommand(), a.runsCommand(), a.parkedCommand(), a.workerCommand(), a.workersCommand(), a.clusterCommand())
 	return root
 }
 

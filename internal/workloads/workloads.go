@@ -11,8 +11,10 @@ import (
 	"myrmidon"
 	"myrmidon/internal/clone"
 	"myrmidon/internal/ffmpeg"
+	"myrmidon/internal/logs"
 	"myrmidon/internal/transcode"
 	"myrmidon/object"
+	"myrmidon/sink"
 )
 
 // Config is what handlers are given from outside.
@@ -27,12 +29,15 @@ type Config struct {
 	OpenBucket func(address string) (object.Store, error)
 	// ReadList returns a part of the list of keys that a run of clone was given.
 	ReadList func(ctx context.Context, run string, l clone.List, part string) ([]byte, error)
-	TempDir  string // where jobs make private folders; "" means the system's
-	Log      *slog.Logger
+	// OpenSink returns the sink at an address, Checkpoints keeps how far objects of logs are.
+	OpenSink    func(address string) (sink.Sink, error)
+	Checkpoints logs.Checkpoints
+	TempDir     string // where jobs make private folders; "" means the system's
+	Log         *slog.Logger
 }
 
 // names are all workloads of this version, in the order of the alphabet.
-var names = [...]string{"clone", "transcode"}
+var names = [...]string{"clone", "logs", "transcode"}
 
 // Names lists the workloads of this version.
 func Names() []string { return slices.Clone(names[:]) }
@@ -45,6 +50,10 @@ func Named(name string, cfg Config) (myrmidon.Workload, error) {
 	switch name {
 	case "clone":
 		return clone.Workload(clone.Config{Open: cfg.OpenBucket, ReadList: cfg.ReadList, Log: cfg.Log}), nil
+	case "logs":
+		return logs.Workload(logs.Config{
+			OpenBucket: cfg.OpenBucket, OpenObject: cfg.OpenObject, OpenSink: cfg.OpenSink, Checkpoints: cfg.Checkpoints, Log: cfg.Log,
+		}), nil
 	case "transcode":
 		return transcode.Workload(transcode.Config{
 			Tools: cfg.Tools, Open: cfg.Open, OpenObject: cfg.OpenObject, TempDir: cfg.TempDir, Log: cfg.Log,

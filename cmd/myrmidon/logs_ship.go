@@ -1,0 +1,349 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"myrmidon"
+	"myrmidon/engine"
+	"myrmidon/internal/logs"
+	"myrmidon/internal/wire"
+	"myrmidon/sink"
+)
+
+// shipGC is the garbage collector's pace, GOGC: what is held is bytes on their way.
+const shipGC = 50
+
+type shipFlags struct {
+	logFlags
+	to, parkedTo, memory string
+	expect               time.Duration
+	shared               bool
+}
+
+func (a *app) logsShip() *cobra.Command {
+	var f shipFlags
+	c := &cobra.Command{
+		Use:   "ship SOURCE --to SINK",
+		Short: "Deliver access logs to Logstash, Elasticsearch, Kinesis, a file or a bucket",
+		Long: `Deliver every line of the access logs in SOURCE: s3://bucket/prefix, a folder, or one
+object or file. SINK is lumberjack://host:5044 (Logstash's beats input, acknowledged; TLS by
+lumberjacks://), https://host:9200/index (Elasticsearch, OpenSearch), kinesis://stream,
+tcp://host:port (lines of JSON, which nothing confirms), file:///path, s3://bucket/folder
+or - (standard output). Secrets come from the environment.
+
+Each line becomes a JSON document with @timestamp, an id that is the same whenever the line
+is sent again, the object's name and the line's offset in it. The summary is printed at the
+end, as one object of JSON. A line that is no record, or that the destination refuses, is
+listed and counted, and the rest goes on; the exit status is then 3, and myrmidon runs retry
+tries those lines again.
+
+When the process is killed, myrmidon runs resume goes on where it was.`,
+		Example: `  myrmidon logs ship s3://logs/AWSLogs/123/elasticloadbalancing/ --since 24h --to lumberjack://logstash:5044
+  myrmidon logs ship ./logs --to https://elastic:9200/alb --where 'elb_status_code >= 500'
+  myrmidon logs ship s3://logs/cf/ --since 1h --to kinesis://access?region=eu-west-1 --redact-query`,
+		Args: args(cobra.ExactArgs(1)),
+		RunE: func(c *cobra.Command, in []string) error { return a.shipLogs(c.Context(), f, in[0]) },
+	}
+	fl := c.Flags()
+	fl.StringVar(&f.to, "to", "", "where lines go: an address, see above")
+	mustComplete(c.MarkFlagRequired("to"))
+	f.add(fl, c)
+	f.addShape(fl)
+	fl.StringVar(&f.parkedTo, "parked-to", "", "file for the lines that were not delivered, as they are, with place and reason: a line of JSON each")
+	fl.StringVar(&f.memory, "memory", "", "what lines under way of one object may hold (default: 8MiB)")
+	fl.DurationVar(&f.expect, "expect", 0, "end with status 3 if the newest line is older than this, such as 10m, or there is none")
+	fl.BoolVar(&f.shared, "shared-fs", false, "with --nats: local paths are the same files on every worker's machine")
+	a.runFlags(fl)
+	return c
+}
+
+// spec reads the flags.
+func (f *shipFlags) spec(ctx context.Context, source string) (s logs.Spec, err error) {
+	if s.Filter, err = f.filter(); err != nil {
+		return s, err
+	}
+	if s.Address, err = logSource(ctx, source); err != nil {
+		return s, err
+	}
+	s.Sink = f.to
+	if scheme, _, ok := strings.Cut(f.to, "://"); (!ok || scheme == "file") && f.to != "-" {
+		path, query, asked := strings.Cut(f.to, "?")
+		if path, err = wire.Folder(path); err != nil {
+			return s, usage(err)
+		}
+		s.Sink = (&url.URL{Scheme: "file", Path: path}).String()
+		if asked {
+			s.Sink += "?" + query
+		}
+	}
+	if f.memory != "" {
+		n, err := parseSize(f.memory)
+		if err != nil || n < 1<<20 || n > 1<<30 {
+			return s, usage(fmt.Errorf("--memory %s: a size from 1MiB to 1GiB", f.memory))
+		}
+		s.Memory = int(n)
+	}
+	// It is opened to find what is wrong with the address; nothing is sent.
+	probe, err := wire.Sink(s.Sink)
+	if err != nil {
+		return s, usage(err)
+	}
+	if err := probe.Close(); err != nil {
+		return s, err
+	}
+	return s, s.Validate()
+}
+
+// shipLogs makes one run.
+func (a *app) shipLogs(ctx context.Context, f shipFlags, source string) error {
+	spec, err := f.spec(ctx, source)
+	if err != nil {
+		return err
+	}
+	fleet := a.nats.url != ""
+	if err := a.reachable(fleet, f.shared, []string{source}); err != nil {
+		return err
+	}
+	if fleet && (spec.Sink == "-" || strings.HasPrefix(spec.Sink, "file://")) {
+		return usage(errors.New("a fleet's workers cannot write to one file: ship to a bucket, or without --nats"))
+	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(shipGC)
+	}
+	c, err := a.carrier(ctx, "logs", fleet)
+	if err != nil {
+		return err
+	}
+	defer c.abandon()
+	c.total = 1
+	homes, err := a.homes(ctx, fleet)
+	if err != nil {
+		return err
+	}
+	info := engine.Info{
+		Workload: "logs", Version: c.workload.Version, Title: bare(source) + " -> " + bare(f.to),
+		Durability: a.durability, Slots: a.slots,
+	}
+	if fleet {
+		spec.Place = fmt.Sprintf("%d-%s", time.Now().Unix(), rand.Text())
+		info.Blobs = blobsOf(spec.Place)
+	}
+	if info.Spec, err = json.Marshal(spec); err != nil {
+		return fmt.Errorf("logs: %w", err)
+	}
+	var home engine.Home
+	tasks := make(chan task, 1)
+	tasks <- task{make: func() (_ engine.Home, err error) {
+		home, err = homes.Create(info)
+		return home, err
+	}}
+	close(tasks)
+	c.logs.after = func(sum *logs.Summary) error { return f.after(ctx, a, home, spec, sum) }
+	return c.carry(ctx, tasks)
+}
+
+// after does what flags ask for when the run has ended.
+func (f *shipFlags) after(ctx context.Context, a *app, home engine.Home, spec logs.Spec, sum *logs.Summary) error {
+	var err error
+	if f.parkedTo != "" {
+		err = a.writeParked(ctx, home, spec, f.parkedTo)
+	}
+	if f.expect > 0 && time.Since(sum.Newest) > f.expect {
+		what := "there is no line at all"
+		if !sum.Newest.IsZero() {
+			what = "the newest line is of " + sum.Newest.Format(time.RFC3339)
+		}
+		err = errors.Join(err, &exitError{exitPartial, myrmidon.WithHint(fmt.Errorf("--expect %v: %s", f.expect, what), "is the load balancer's log turned on, and is this its prefix?")})
+	}
+	return err
+}
+
+// logsEnd is what a carrier does with runs of logs that have ended.
+type logsEnd struct {
+	after     func(*logs.Summary) error // nil where nothing more is asked for
+	delivered bool                      // some lines were
+}
+
+// summarize prints what a run of logs came to, and returns an error if lines were delivered
+// and others not.
+func (c *carrier) summarize(home engine.Home, rep *engine.Report) error {
+	items, err := home.OpenItems()
+	if err != nil {
+		return err
+	}
+	sum, err := logs.Summarize(items)
+	if err = errors.Join(err, items.Close()); err != nil {
+		return err
+	}
+	var spec logs.Spec
+	if err := json.Unmarshal(rep.Spec, &spec); err != nil {
+		return err
+	}
+	plan := logs.Planned(rep.Plan)
+	sum.Run, sum.Source, sum.Destination = rep.ID, spec.Base, bare(spec.Sink)
+	sum.Objects.LeftOut = plan.Left
+	sum.Seconds, sum.CPU, sum.PeakMemory = rep.Active, rep.Usage.CPU, rep.Usage.PeakRSS
+	if s, err := wire.Sink(spec.Sink); err == nil {
+		sum.Unconfirmed = sink.TraitsOf(s).Unconfirmed
+		if err := s.Close(); err != nil {
+			return err
+		}
+	}
+	out := c.stdout
+	if spec.Sink == "-" {
+		out = c.stderr
+	}
+	data, err := json.Marshal(sum)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	fmt.Fprintln(out, string(data))
+	c.mu.Unlock()
+	c.logs.delivered = sum.Lines.Acked > 0
+	if sum.Objects.Failed > 0 {
+		fmt.Fprintf(c.screen, "myrmidon: not everything was delivered: %s not parsed, %d refused, %s not whole\n  myrmidon parked list %s shows why; myrmidon runs retry %[4]s tries again\n",
+			plural(sum.Lines.Unparsed, "line"), sum.Lines.Failed, plural(sum.Objects.Failed, "object"), rep.ID)
+	}
+	if c.logs.after != nil {
+		return c.logs.after(&sum)
+	}
+	return nil
+}
+
+// logsPresenter words runs of logs.
+type logsPresenter struct{}
+
+func (logsPresenter) Header(engine.Stats) string { return "" }
+
+func (logsPresenter) Doing(s engine.Stats) (verb, speed string) {
+	p := logs.Planned(s.Notes)
+	return fmt.Sprintf("shipping  %s  %d lines acked  failed %d", plural(p.Objects, "object"), s.Totals.Tally[logs.TallyAcked], s.Counts.Failed), ""
+}
+
+func (logsPresenter) Result(*engine.Report) []string { return nil } // the summary says it
+
+func (logsPresenter) Enrich(*engine.Report) {}
+
+// checkpoints keeps the checkpoints of runs of logs: in a run's folder, or with a fleet's broker.
+type checkpoints struct{ *app }
+
+func (c checkpoints) dir(run string) (string, error) {
+	s, err := c.state()
+	if err != nil {
+		return "", err
+	}
+	home, err := s.Find(run)
+	if err != nil {
+		return "", err
+	}
+	d, ok := home.(*engine.RunDir)
+	if !ok {
+		return "", fmt.Errorf("the checkpoints of run %s: %w", run, fs.ErrNotExist)
+	}
+	return d.Path("checkpoints"), nil
+}
+
+// Load implements [logs.Checkpoints].
+func (c checkpoints) Load(ctx context.Context, run, place, name string) ([]byte, error) {
+	if place != "" {
+		fleet, err := c.connect(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return fleet.Value(ctx, blobsOf(place)+name)
+	}
+	dir, err := c.dir(run)
+	if err != nil {
+		return nil, err
+	}
+	return os.ReadFile(filepath.Join(dir, name))
+}
+
+// Save implements [logs.Checkpoints].
+func (c checkpoints) Save(ctx context.Context, run, place, name string, data []byte) error {
+	if place != "" {
+		fleet, err := c.connect(ctx)
+		if err != nil {
+			return err
+		}
+		return fleet.Set(ctx, blobsOf(place)+name, data)
+	}
+	dir, err := c.dir(run)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	// A reader sees the old one or the new one.
+	part := filepath.Join(dir, name+".part")
+	if err := os.WriteFile(part, data, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(part, filepath.Join(dir, name))
+}
+
+// Forget implements [logs.Checkpoints].
+func (c checkpoints) Forget(ctx context.Context, run, place, name string) error {
+	if place != "" {
+		fleet, err := c.connect(ctx)
+		if err != nil {
+			return err
+		}
+		return fleet.Unset(ctx, blobsOf(place)+name)
+	}
+	dir, err := c.dir(run)
+	if err != nil {
+		return err
+	}
+	if err := os.Remove(filepath.Join(dir, name)); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// writeParked writes the lines that a run did not deliver to a file, whole or not at all.
+func (a *app) writeParked(ctx context.Context, home engine.Home, spec logs.Spec, file string) (err error) {
+	items, err := home.OpenItems()
+	if err != nil {
+		return fmt.Errorf("--parked-to: %w", err)
+	}
+	defer items.Close() // it is only read
+	tmp, err := os.CreateTemp(filepath.Dir(file), ".myrmidon-parked-*")
+	if err != nil {
+		return fmt.Errorf("--parked-to: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("--parked-to: %w", err), os.Remove(tmp.Name()))
+		}
+	}()
+	out := bufio.NewWriter(tmp)
+	enc := json.NewEncoder(out)
+	enc.SetEscapeHTML(false)
+	err = a.logsConfig().Aside(ctx, home.RunID(), spec, items, func(r logs.Reject) error { return enc.Encode(r) })
+	if err = errors.Join(err, out.Flush(), tmp.Close()); err != nil {
+		return err
+	}
+	return os.Rename(tmp.Name(), file)
+}
+
+// logsConfig is what the logs workload is given.
+func (a *app) logsConfig() logs.Config {
+	return logs.Config{OpenBucket: wire.Bucket, OpenObject: wire.Object, OpenSink: wire.Sink, Checkpoints: checkpoints{a}, Log: a.log}
+}

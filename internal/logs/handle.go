@@ -1,0 +1,174 @@
+package logs
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"myrmidon"
+	"myrmidon/sink"
+)
+
+// Note is the evidence of an object: what has become of its lines, all attempts together.
+type Note struct {
+	ETag    string    `json:"etag,omitempty"`
+	Counts  Counts    `json:"counts"`
+	Newest  time.Time `json:"newest,omitzero"`   // the time of its newest line
+	Resumed int64     `json:"resumed,omitempty"` // the offset at which the last attempt went on
+	Changed bool      `json:"changed,omitempty"` // it was replaced between two attempts, and read from its beginning
+	// Rejects are the last few lines that were not delivered, of Rejected.
+	Rejects  []Reject `json:"rejects,omitempty"`
+	Rejected int64    `json:"rejected,omitempty"`
+	Millis   int64    `json:"millis"`
+	// Connections and Sockets are of the sink, told with a job's last object.
+	Connections   Connections `json:"connections,omitzero"`
+	SocketsFailed uint64      `json:"sockets_failed,omitempty"`
+	Sockets       []string    `json:"sockets,omitempty"`
+}
+
+// Names of what a run's report adds up while it goes on.
+const (
+	TallyLines = "lines" // encountered
+	TallyAcked = "acked"
+)
+
+// handle is the handler of [KindShip].
+func (w *worker) handle(ctx context.Context, job myrmidon.Job) (res myrmidon.Result, err error) {
+	var t task
+	if err := json.Unmarshal(job.Spec, &t); err != nil {
+		return res, myrmidon.Permanent(fmt.Errorf("logs: job: %w", err))
+	}
+	if len(t.Objects) != int(job.Count) {
+		return res, myrmidon.Permanent(fmt.Errorf("logs: a job of %d items has %d objects", job.Count, len(t.Objects)))
+	}
+	filter, err := t.Filter.Prepare()
+	if err != nil {
+		return res, err
+	}
+	store, single, err := t.Open(w.cfg.OpenBucket, w.cfg.OpenObject)
+	if err != nil {
+		return res, err
+	}
+	out, err := w.sinks.acquire(t.Sink)
+	if err != nil {
+		return res, err
+	}
+	res.Usage.Start = time.Now().UTC()
+	var moved atomic.Int64
+	var batcher atomic.Pointer[sink.Batcher]
+	stop := w.tell(ctx, job.Units, &moved, &batcher, out)
+	sums := map[string]int64{}
+	for i := range job.Items() {
+		e := t.Objects[i-job.First]
+		s := &shipment{
+			w: w, task: &t, filter: filter, store: store, sink: out, run: job.Run, key: e.key(), name: t.Name(e.key()), moved: &moved, batcher: &batcher,
+			mark: fmt.Sprintf("%d-%d", job.Shard, i),
+		}
+		if single != "" {
+			s.key = single
+		}
+		begun := time.Now()
+		shipErr := s.ship(ctx)
+		if ctx.Err() != nil {
+			break
+		}
+		it, n := s.result(shipErr)
+		it.Index, it.Bytes, n.Millis = i, e.Size, time.Since(begun).Milliseconds()
+		it.Note, _ = json.Marshal(n) // strings and numbers
+		res.Items = append(res.Items, it)
+		sums[TallyLines] += n.Counts.Encountered
+		sums[TallyAcked] += n.Counts.Acked
+	}
+	stop()
+	err = w.finish(out, &res)
+	if ctx.Err() != nil {
+		return myrmidon.Result{}, ctx.Err()
+	}
+	res.Usage.End, res.Usage.Read, res.Tally = time.Now().UTC(), moved.Load(), sums
+	return res, err
+}
+
+// finish closes the sink, if nobody else uses it, and tells of its connections.
+func (w *worker) finish(out *openSink, res *myrmidon.Result) error {
+	c, failed, last, err := w.sinks.release(out)
+	if len(res.Items) > 0 {
+		it := &res.Items[len(res.Items)-1]
+		var n Note
+		if json.Unmarshal(it.Note, &n) == nil {
+			n.Connections, n.SocketsFailed, n.Sockets = c, failed, last
+			it.Note, _ = json.Marshal(n)
+		}
+	}
+	if err == nil {
+		return nil
+	}
+	if !sink.TraitsOf(out.Sink).Unconfirmed {
+		return nil // all that counts was acknowledged
+	}
+	// Nobody knows how much of the job has arrived.
+	for i := range res.Items {
+		if res.Items[i].Error == nil {
+			res.Items[i].Error = myrmidon.AsFailure(fmt.Errorf("it may not have arrived: %w", err))
+		}
+	}
+	return nil
+}
+
+// result words what became of an object.
+func (s *shipment) result(err error) (it myrmidon.ItemResult, n Note) {
+	it.Name = s.name
+	n = Note{ETag: s.at.ETag, Counts: s.at.Counts, Newest: s.at.Newest, Resumed: s.resumed, Changed: s.changed}
+	n.Rejected = int64(len(s.at.Rejects)) + s.at.More
+	n.Rejects = s.at.Rejects[max(0, len(s.at.Rejects)-LastFew):]
+	if err == nil && n.Rejected > 0 {
+		first := s.at.Rejects[0]
+		err = myrmidon.Permanent(myrmidon.WithHint(
+			fmt.Errorf("%d of %d lines were not delivered; the first at byte %d (%s): %s", n.Rejected, n.Counts.Encountered, first.Offset, first.Kind, first.Reason),
+			"the other lines were; myrmidon runs retry tries these again"))
+	}
+	it.Error = myrmidon.AsFailure(err)
+	return it, n
+}
+
+// tellEvery is how often a job tells how far it is. A destination that takes nothing for a
+// night does not cost the job its lease.
+const tellEvery = time.Second
+
+// stuckAfter is how long a destination takes nothing before that is logged, and how often.
+const stuckAfter = 10 * time.Second
+
+// tell tells of a job's progress until the function that it returns is called.
+func (w *worker) tell(ctx context.Context, units int64, moved *atomic.Int64, batcher *atomic.Pointer[sink.Batcher], out *openSink) (stop func()) {
+	done := make(chan struct{})
+	var teller sync.WaitGroup
+	teller.Go(func() {
+		tick := time.NewTicker(tellEvery)
+		defer tick.Stop()
+		var last *sink.Batcher
+		var acked uint64
+		since := time.Now()
+		for {
+			select {
+			case <-done:
+				return
+			case <-tick.C:
+			}
+			myrmidon.Progress(ctx, myrmidon.Amount{Done: min(moved.Load()/unit, units), Total: units})
+			b := batcher.Load()
+			if b == nil {
+				continue
+			}
+			st := b.Stats()
+			if b != last || st.Acked != acked || st.Held == 0 {
+				last, acked, since = b, st.Acked, time.Now()
+			} else if time.Since(since) > stuckAfter && len(st.LastErrors) > 0 {
+				w.cfg.Log.Warn("the destination takes nothing; trying on", "destination", fmt.Sprint(out.Sink), "err", st.LastErrors[len(st.LastErrors)-1])
+				since = time.Now()
+			}
+		}
+	})
+	return func() { close(done); teller.Wait() }
+}
