@@ -159,7 +159,8 @@ func (f figure) requests(verb string) int64 { return f.Asked.Counts[verb].Reques
 
 // measure lets a client copy or count set on a new stub, and fails unless all of set has
 // arrived once or was counted.
-func measure(ctx context.Context, dir string, c *client, set objects, copying bool) (f figure, err error) {
+func measure(ctx context.Context, dir string, c *client, step step) (f figure, err error) {
+	set, copying := step.set, step.copying
 	home, err := os.MkdirTemp(dir, "home-*")
 	if err != nil {
 		return f, err
@@ -172,6 +173,9 @@ func measure(ctx context.Context, dir string, c *client, set objects, copying bo
 	args := c.duCommand(s.URL)
 	if copying {
 		args = c.cloneCommand(s.URL)
+	}
+	if step.atOnce > 0 {
+		args = append(args, "--concurrency", strconv.Itoa(step.atOnce))
 	}
 	var stdout, stderr bytes.Buffer
 	cmd := c.command(ctx, home, environment(s.URL, s.Env, home), args)

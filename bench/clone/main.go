@@ -31,6 +31,7 @@
 //
 //	clone 7,500     in 195 prefixes, by all clients
 //	clone 100,000   in 20,000 prefixes, ours and s5cmd
+//	clone 100,000, 256 and 512 at once   ours, once: its memory has a bound
 //	clone and upload 1.3 GB   7,500 objects with their bytes, in a bucket and in a folder, by
 //	                versitygw, which keeps objects as files; ours and s5cmd
 //	du 1 M, flat    one prefix, ours and s5cmd

@@ -19,6 +19,7 @@ type step struct {
 	large   bool // measured with -large only
 	real    bool // the server is versitygw, with real bytes
 	upload  bool // real, from a folder
+	atOnce  int  // how many copies ours may have under way; 0 leaves it to ours
 	// times are the peers, and how many times longer than ours each is to take.
 	times map[string]float64
 	saves float64 // how many times less CPU ours takes than the first of times; 0 asks for nothing
@@ -38,6 +39,8 @@ func steps(quick bool) []step {
 			name: "clone 100,000", set: objects{N: 100_000, Prefixes: 20_000, Size: 170_000}, copying: true,
 			times: map[string]float64{"s5cmd": 2.5},
 		},
+		{name: "clone 100,000, 256 at once", set: objects{N: 100_000, Prefixes: 20_000, Size: 170_000}, copying: true, once: true, atOnce: 256, rss: 64},
+		{name: "clone 100,000, 512 at once", set: objects{N: 100_000, Prefixes: 20_000, Size: 170_000}, copying: true, once: true, atOnce: 512, rss: 96},
 		{
 			name: "clone 1.3 GB, real bytes", set: objects{N: 7_500, Prefixes: 195, Size: 170_000}, real: true,
 			times: map[string]float64{"s5cmd": 1}, saves: 2,
@@ -53,7 +56,7 @@ func steps(quick bool) []step {
 	if !quick {
 		return all
 	}
-	for i, n := range []int{500, 1_000, 100, 100, 10_000, 50_000, 2_000} {
+	for i, n := range []int{500, 1_000, 500, 500, 100, 100, 10_000, 50_000, 2_000} {
 		s := &all[i]
 		s.name += ", cut"
 		s.set.Prefixes = max(1, s.set.Prefixes*n/s.set.N)
@@ -111,7 +114,7 @@ func (r *result) round(ctx context.Context, dir string, c clients, settle bool) 
 		if r.step.real {
 			f, err = measureReal(ctx, dir, one, server, r.step.upload)
 		} else {
-			f, err = measure(ctx, dir, one, r.step.set, r.step.copying)
+			f, err = measure(ctx, dir, one, r.step)
 		}
 		if err != nil {
 			return err

@@ -10,6 +10,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
@@ -27,6 +28,10 @@ import (
 // cloneSlots is how many jobs of a clone go on at once unless the user says: they wait for
 // stores, not for this machine.
 const cloneSlots = 32
+
+// cloneGC is the garbage collector's pace, GOGC: a clone waits for stores, so that a tenth
+// less memory is worth a thirtieth more work.
+const cloneGC = 75
 
 type cloneFlags struct {
 	include, exclude        []string
@@ -364,6 +369,9 @@ func (f *cloneFlags) atMost(a *app) error {
 func (a *app) forClones() {
 	if !a.slotsGiven {
 		a.slots = cloneSlots
+	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(cloneGC)
 	}
 }
 
