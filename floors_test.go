@@ -32,6 +32,7 @@ var floors = map[string]int{
 
 	"myrmidon/engine/jetstream":         2,
 	"myrmidon/internal/clone/documents": 2,
+	"myrmidon/internal/notify":          2,
 	"myrmidon/internal/ffmpeg":          2,
 	"myrmidon/internal/haproxytop":      2,
 	"myrmidon/object/s3":                2,
@@ -78,6 +79,7 @@ var suites = map[string]bool{
 	"myrmidon/internal/testkit/s3server":   true,
 	"myrmidon/internal/testkit/s3stub":     true,
 	"myrmidon/internal/testkit/sinkfault":  true,
+	"myrmidon/internal/testkit/sqsstub":    true,
 }
 
 // standAlone are the public packages that others import: standard library only.

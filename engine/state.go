@@ -143,6 +143,9 @@ var ErrOwned = errors.New("the run has an owner")
 // ErrNoRun is wrapped where a run is not found.
 var ErrNoRun = errors.New("no such run")
 
+// Dir returns the folder.
+func (s *State) Dir() string { return s.dir }
+
 func (s *State) runs() string { return filepath.Join(s.dir, "runs") }
 
 // Create implements Homes: it makes the folder of a new run and locks it.

@@ -31,7 +31,9 @@ type shipFlags struct {
 	logFlags
 	to, parkedTo, memory string
 	expect               time.Duration
-	shared               bool
+	shared, follow       bool
+	every                time.Duration
+	webhook              string
 }
 
 func (a *app) logsShip() *cobra.Command {
@@ -54,9 +56,18 @@ tries those lines again.
 When the process is killed, myrmidon runs resume goes on where it was.`,
 		Example: `  myrmidon logs ship s3://logs/AWSLogs/123/elasticloadbalancing/ --since 24h --to lumberjack://logstash:5044
   myrmidon logs ship ./logs --to https://elastic:9200/alb --where 'elb_status_code >= 500'
+  myrmidon logs ship --follow sqs://sqs.eu-west-1.amazonaws.com/123456789012/logs --to lumberjack://logstash:5044 --expect 10m
   myrmidon logs ship s3://logs/cf/ --since 1h --to kinesis://access?region=eu-west-1 --redact-query`,
 		Args: args(cobra.ExactArgs(1)),
-		RunE: func(c *cobra.Command, in []string) error { return a.shipLogs(c.Context(), f, in[0]) },
+		RunE: func(c *cobra.Command, in []string) error {
+			if f.follow || strings.HasPrefix(in[0], "sqs://") {
+				if f.every < time.Second {
+					return usage(fmt.Errorf("--every %v: a second at least", f.every))
+				}
+				return a.followLogs(c.Context(), f, in[0])
+			}
+			return a.shipLogs(c.Context(), f, in[0])
+		},
 	}
 	fl := c.Flags()
 	fl.StringVar(&f.to, "to", "", "where lines go: an address, see above")
@@ -64,9 +75,12 @@ When the process is killed, myrmidon runs resume goes on where it was.`,
 	f.add(fl, c)
 	f.addShape(fl)
 	fl.StringVar(&f.parkedTo, "parked-to", "", "file for the lines that were not delivered, as they are, with place and reason: a line of JSON each")
-	fl.StringVar(&f.memory, "memory", "", "what lines under way of one object may hold (default: 8MiB)")
+	fl.StringVar(&f.memory, "memory", "", "what lines under way of one object may hold (default: 4MiB)")
 	fl.DurationVar(&f.expect, "expect", 0, "end with status 3 if the newest line is older than this, such as 10m, or there is none")
 	fl.BoolVar(&f.shared, "shared-fs", false, "with --nats: local paths are the same files on every worker's machine")
+	fl.BoolVar(&f.follow, "follow", false, "go on with what comes, until a signal: SOURCE is a prefix or folder, listed again and again, or a queue of S3's notifications, sqs://sqs.REGION.amazonaws.com/ACCOUNT/NAME")
+	fl.DurationVar(&f.every, "every", 30*time.Second, "with --follow: how often a prefix is listed")
+	fl.StringVar(&f.webhook, "webhook", "", "with --follow and --expect: URL that gets a POST of JSON when no line comes any more, and when lines come again")
 	a.runFlags(fl)
 	return c
 }
@@ -79,11 +93,16 @@ func (f *shipFlags) spec(ctx context.Context, source string) (s logs.Spec, err e
 	if s.Address, err = logSource(ctx, source); err != nil {
 		return s, err
 	}
+	return s, f.sink(&s)
+}
+
+// sink reads the flags that say where lines go.
+func (f *shipFlags) sink(s *logs.Spec) (err error) {
 	s.Sink = f.to
 	if scheme, _, ok := strings.Cut(f.to, "://"); (!ok || scheme == "file") && f.to != "-" {
 		path, query, asked := strings.Cut(f.to, "?")
 		if path, err = wire.Folder(path); err != nil {
-			return s, usage(err)
+			return usage(err)
 		}
 		s.Sink = (&url.URL{Scheme: "file", Path: path}).String()
 		if asked {
@@ -93,19 +112,19 @@ func (f *shipFlags) spec(ctx context.Context, source string) (s logs.Spec, err e
 	if f.memory != "" {
 		n, err := parseSize(f.memory)
 		if err != nil || n < 1<<20 || n > 1<<30 {
-			return s, usage(fmt.Errorf("--memory %s: a size from 1MiB to 1GiB", f.memory))
+			return usage(fmt.Errorf("--memory %s: a size from 1MiB to 1GiB", f.memory))
 		}
 		s.Memory = int(n)
 	}
 	// It is opened to find what is wrong with the address; nothing is sent.
 	probe, err := wire.Sink(s.Sink)
 	if err != nil {
-		return s, usage(err)
+		return usage(err)
 	}
 	if err := probe.Close(); err != nil {
-		return s, err
+		return err
 	}
-	return s, s.Validate()
+	return s.Validate()
 }
 
 // shipLogs makes one run.
@@ -271,7 +290,7 @@ func (c checkpoints) Load(ctx context.Context, run, place, name string) ([]byte,
 	if err != nil {
 		return nil, err
 	}
-	return os.ReadFile(filepath.Join(dir, name))
+	return folderCheckpoints(dir).Load(ctx, run, place, name)
 }
 
 // Save implements [logs.Checkpoints].
@@ -287,15 +306,7 @@ func (c checkpoints) Save(ctx context.Context, run, place, name string, data []b
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	// A reader sees the old one or the new one.
-	part := filepath.Join(dir, name+".part")
-	if err := os.WriteFile(part, data, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(part, filepath.Join(dir, name))
+	return folderCheckpoints(dir).Save(ctx, run, place, name, data)
 }
 
 // Forget implements [logs.Checkpoints].
@@ -311,10 +322,7 @@ func (c checkpoints) Forget(ctx context.Context, run, place, name string) error 
 	if err != nil {
 		return err
 	}
-	if err := os.Remove(filepath.Join(dir, name)); !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
+	return folderCheckpoints(dir).Forget(ctx, run, place, name)
 }
 
 // writeParked writes the lines that a run did not deliver to a file, whole or not at all.

@@ -368,3 +368,18 @@ func TestLogsAreParsedAtTheTerminal(t *testing.T) {
 		t.Errorf("%v\n%s%s", err, out, told.String())
 	}
 }
+
+func TestTheMostFrequentLogLinesFirst(t *testing.T) {
+	s := newLogShop(t, 2, 50)
+	out, err := s.command("logs", "top", "s3://logs/", "--by", "elb_status_code,path", "--where", "elb_status_code != 300", "-n", "3", "-q").Output()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+	if len(lines) != 4 || strings.Join(strings.Fields(lines[0]), " ") != "LINES SHARE ELB_STATUS_CODE PATH" || strings.Join(strings.Fields(lines[1]), " ") != "2 2.7 % 200 /item/0" {
+		t.Errorf("%q", lines)
+	}
+	if status(s.command("logs", "top", "s3://logs/", "--by", "nope").Run()) != 2 {
+		t.Error("an unknown field was taken")
+	}
+}

@@ -87,10 +87,16 @@ func Span(o object.Info) (from, to time.Time) {
 	return from, o.Modified.Add(slack) // no line is written before it happened
 }
 
+// IsLog reports whether an object may be a log by its name: folders are not, nor what AWS
+// writes when logs are turned on.
+func IsLog(key string) bool {
+	return !testFile.MatchString(path.Base(key)) && !strings.HasSuffix(key, "/")
+}
+
 // wants reports whether an object may hold lines of the filter's time.
 func (f *Filter) wants(o object.Info) bool {
-	if testFile.MatchString(path.Base(o.Key)) || strings.HasSuffix(o.Key, "/") {
-		return false // what AWS writes when logs are turned on, and folders
+	if !IsLog(o.Key) {
+		return false
 	}
 	from, to := Span(o)
 	if !f.Since.IsZero() && !to.IsZero() && to.Before(f.Since) {

@@ -18,7 +18,7 @@ type Spec struct {
 	Address
 	Sink   string `json:"sink"` // an address: see package wire
 	Filter Filter `json:"filter,omitzero"`
-	// Memory bounds the bytes of records under way of one object; 0 means 8 MiB.
+	// Memory bounds the bytes of records under way of one object; 0 means 4 MiB.
 	Memory int `json:"memory,omitempty"`
 	// Place is where the run's checkpoints are kept, if not in its folder.
 	Place string `json:"place,omitempty"`

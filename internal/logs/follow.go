@@ -1,0 +1,183 @@
+package logs
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"myrmidon"
+	"myrmidon/sink"
+)
+
+// Follower ships objects one by one as they come, without a run: whoever tells of them
+// remembers which are done. Its methods may be called from many goroutines.
+type Follower struct {
+	w      *worker
+	spec   Spec
+	filter *Prepared
+	held   *openSink // so that connections outlive an object
+	moved  atomic.Int64
+	begun  time.Time
+
+	mu  sync.Mutex
+	sum Summary
+	// last is when the last line came.
+	last time.Time
+}
+
+// NewFollower opens the sink of a spec, whose address is not used. The caller closes the
+// follower.
+func (c Config) NewFollower(spec Spec) (*Follower, error) {
+	filter, err := spec.Filter.Prepare()
+	if err != nil {
+		return nil, err
+	}
+	f := &Follower{w: &worker{cfg: c, sinks: sinks{open: c.OpenSink}}, spec: spec, filter: filter, begun: time.Now(), last: time.Now()}
+	f.sum.Failures = map[string]Failure{}
+	for _, kind := range []string{parsing, sending, "sockets", "objects"} {
+		f.sum.Failures[kind] = Failure{LastFew: []string{}}
+	}
+	f.held, err = f.w.sinks.acquire(spec.Sink)
+	return f, err
+}
+
+// Ship delivers an object. Where it returns a nil error every line was acknowledged, or is
+// in rejects, with its text; so is what keeps the object from being read for good. Any other
+// error is worth another call, which goes on from the checkpoint.
+func (f *Follower) Ship(ctx context.Context, from Address, key string) (rejects []Reject, etag string, err error) {
+	store, single, err := from.Open(f.w.cfg.OpenBucket, f.w.cfg.OpenObject)
+	if err != nil {
+		return nil, "", err
+	}
+	out, err := f.w.sinks.acquire(f.spec.Sink)
+	if err != nil {
+		return nil, "", err
+	}
+	name := from.Name(key)
+	s := &shipment{
+		w: f.w, task: &task{Spec: f.spec}, filter: f.filter, store: store, sink: out, run: "follow", key: key, name: name,
+		mark: strings.ToLower(ID(name, "")), moved: &f.moved, batcher: new(atomic.Pointer[sink.Batcher]),
+	}
+	if single != "" {
+		s.key = single
+	}
+	stop := f.w.tell(ctx, 1, &f.moved, s.batcher, out)
+	shipErr := s.ship(ctx)
+	stop()
+	c, failed, last, closeErr := f.w.sinks.release(out)
+	f.connected(c, failed, last)
+	if closeErr != nil && sink.TraitsOf(out.Sink).Unconfirmed {
+		shipErr = errors.Join(shipErr, closeErr) // nobody knows how much has arrived
+	}
+	if shipErr != nil && (ctx.Err() != nil || !myrmidon.IsPermanent(shipErr)) {
+		f.failed(name, shipErr)
+		return nil, "", shipErr
+	}
+	if rejects, err = f.set(ctx, s, shipErr); err != nil {
+		return nil, "", err
+	}
+	return rejects, s.at.ETag, f.count(s, shipErr)
+}
+
+// set makes the rejects of an object that nothing more is to be done for.
+func (f *Follower) set(ctx context.Context, s *shipment, shipErr error) (out []Reject, err error) {
+	if shipErr != nil {
+		out = append(out, Reject{Object: s.name, Line: s.at.Line + 1, Offset: s.at.Offset, Reason: shipErr.Error(), Kind: "reading"})
+	}
+	if len(s.at.Rejects) > 0 {
+		texts, err := s.texts(ctx)
+		if err != nil {
+			texts = nil // its places are told nevertheless
+		}
+		for _, r := range s.at.Rejects {
+			r.Object, r.Text = s.name, texts[r.Offset]
+			out = append(out, r)
+		}
+	}
+	if s.at.More > 0 {
+		out = append(out, Reject{Object: s.name, Reason: "more lines were not delivered than are listed", Kind: "reading"})
+	}
+	if f.w.cfg.Checkpoints != nil {
+		err = f.w.cfg.Checkpoints.Forget(ctx, s.run, "", s.mark)
+	}
+	return out, err
+}
+
+// count adds what became of an object to the summary. The error says that it does not add
+// up.
+func (f *Follower) count(s *shipment, shipErr error) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	c := s.at.Counts
+	f.sum.Lines.add(c)
+	f.sum.Objects.Read++
+	if c.Encountered > 0 {
+		f.last = time.Now()
+	}
+	if s.at.Newest.After(f.sum.Newest) {
+		f.sum.Newest = s.at.Newest
+	}
+	if shipErr != nil || len(s.at.Rejects) > 0 {
+		f.sum.Objects.Failed++
+	}
+	if shipErr != nil {
+		f.add("objects", 1, s.name+": "+shipErr.Error())
+	}
+	f.add(parsing, c.Unparsed)
+	f.add(sending, c.Failed)
+	for _, r := range s.at.Rejects[max(0, len(s.at.Rejects)-LastFew):] {
+		f.add(r.Kind, 0, s.name+": "+r.Reason)
+	}
+	return c.Check()
+}
+
+// add counts failures of a kind; f.mu is held.
+func (f *Follower) add(kind string, n int64, last ...string) {
+	fail := f.sum.Failures[kind]
+	fail.add(n, last...)
+	f.sum.Failures[kind] = fail
+}
+
+// failed remembers why an object is to be tried again.
+func (f *Follower) failed(name string, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.add("objects", 0, name+": "+err.Error())
+}
+
+func (f *Follower) connected(c Connections, failed uint64, last []string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.sum.Connections.Created += c.Created
+	f.sum.Connections.Destroyed += c.Destroyed
+	f.add("sockets", int64(failed), last...)
+}
+
+// Quiet is for how long no line has come.
+func (f *Follower) Quiet() time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return time.Since(f.last)
+}
+
+// Lines returns the counts of this moment.
+func (f *Follower) Lines() Counts {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.sum.Lines
+}
+
+// Close closes the sink and returns what all came to.
+func (f *Follower) Close() (Summary, error) {
+	c, failed, last, err := f.w.sinks.release(f.held)
+	f.connected(c, failed, last)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.sum.Seconds = time.Since(f.begun).Seconds()
+	f.sum.Destination, f.sum.Source = f.spec.Sink, f.spec.Base
+	f.sum.Unconfirmed = sink.TraitsOf(f.held.Sink).Unconfirmed
+	return f.sum, err
+}

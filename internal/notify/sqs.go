@@ -1,0 +1,227 @@
+package notify
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+
+	"myrmidon"
+	"myrmidon/internal/awsconf"
+	"myrmidon/internal/sigv4"
+)
+
+const (
+	// visibility is how long a message is invisible to others unless it is extended, which
+	// happens each third of it: a process that was killed has its messages come again then.
+	visibility = 2 * time.Minute
+	// wait is how long a request for messages waits for one: the longest that SQS has.
+	wait = 20 * time.Second
+	// maxAnswer bounds an answer: ten messages of 256 KiB (1 MiB since 2025), escaped.
+	maxAnswer = 32 << 20
+)
+
+// Queue is a queue of SQS. Its methods may be called from many goroutines.
+type Queue struct {
+	url, region string
+	keys        aws.CredentialsProvider
+	signer      *sigv4.Signer
+	client      *http.Client
+}
+
+var hostRegion = regexp.MustCompile(`^(?:sqs|queue)\.([a-z0-9-]+)\.`)
+
+// NewQueue returns the queue at an address: sqs://sqs.REGION.amazonaws.com/ACCOUNT/NAME, or
+// sqs:// before the queue's whole URL. The query may have region and profile. It sends no
+// request. Errors are permanent.
+func NewQueue(ctx context.Context, address string) (*Queue, error) {
+	refuse := func(why string) error {
+		return myrmidon.Permanent(myrmidon.WithHint(fmt.Errorf("this address of a queue cannot be used: %s", why),
+			"an address is sqs://sqs.REGION.amazonaws.com/ACCOUNT/NAME; secrets come from the environment"))
+	}
+	rest, ok := strings.CutPrefix(address, "sqs://")
+	if !ok {
+		return nil, refuse("it does not begin with sqs://")
+	}
+	if !strings.HasPrefix(rest, "https://") && !strings.HasPrefix(rest, "http://") {
+		rest = "https://" + rest
+	}
+	u, err := url.Parse(rest)
+	if err != nil || u.Host == "" || strings.Trim(u.Path, "/") == "" || u.User != nil {
+		return nil, refuse("it names no queue")
+	}
+	from := awsconf.From{Region: u.Query().Get("region"), Profile: u.Query().Get("profile")}
+	if m := hostRegion.FindStringSubmatch(u.Host); from.Region == "" && m != nil {
+		from.Region = m[1]
+	}
+	cfg, err := awsconf.Load(ctx, "sqs", from)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Region == "" {
+		return nil, refuse("its region is not known: add ?region=REGION, or set AWS_REGION")
+	}
+	if cfg.Credentials == nil {
+		return nil, refuse("there are no credentials")
+	}
+	u.RawQuery = ""
+	return &Queue{
+		url: u.String(), region: cfg.Region, keys: cfg.Credentials,
+		signer: sigv4.New(sigv4.Config{Service: "sqs", EncodePath: true}),
+		client: &http.Client{Timeout: wait + 30*time.Second},
+	}, nil
+}
+
+// String returns the queue's URL.
+func (q *Queue) String() string { return q.url }
+
+// Message is a message that was received, and is invisible to others for a while.
+type Message struct {
+	ID      string
+	Body    []byte
+	receipt string
+}
+
+// attempts is how often a request is sent that failed for a moment: a message whose
+// deletion failed would come again after its visibility.
+const attempts = 5
+
+// call sends a request, again after 100 ms, 200 ms and so on if it fails for a moment.
+func (q *Queue) call(ctx context.Context, action string, in map[string]any, out any) (err error) {
+	for n := range attempts {
+		if err = q.once(ctx, action, in, out); err == nil || myrmidon.IsPermanent(err) {
+			return err
+		}
+		select {
+		case <-time.After(100 * time.Millisecond << n):
+		case <-ctx.Done():
+			return err
+		}
+	}
+	return err
+}
+
+// once sends a request by SQS's JSON protocol. Source: Amazon SQS API reference, "Making
+// requests using the AWS JSON protocol".
+func (q *Queue) once(ctx context.Context, action string, in map[string]any, out any) error {
+	in["QueueUrl"] = q.url
+	body, err := json.Marshal(in)
+	if err != nil {
+		return err
+	}
+	u, err := url.Parse(q.url)
+	if err != nil {
+		return err
+	}
+	u.Path, u.RawPath = "/", ""
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, u.String(), bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/x-amz-json-1.0")
+	req.Header.Set("X-Amz-Target", "AmazonSQS."+action)
+	keys, err := q.keys.Retrieve(ctx)
+	if err != nil {
+		return myrmidon.WithHint(fmt.Errorf("sqs: find the credentials for %s: %w", q.url, err),
+			"set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give the machine a role")
+	}
+	q.signer.Sign(req, sigv4.Credentials{AccessKey: keys.AccessKeyID, Secret: keys.SecretAccessKey, Token: keys.SessionToken}, q.region, sigv4.Hash(body), time.Now())
+	resp, err := q.client.Do(req)
+	if err != nil {
+		return fmt.Errorf("sqs: %s: %w", action, err)
+	}
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err = errors.Join(err, resp.Body.Close()); err != nil {
+		return fmt.Errorf("sqs: %s: %w", action, err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		return refusal(action, q.url, resp.StatusCode, answer)
+	}
+	if out == nil {
+		return nil
+	}
+	if err := json.Unmarshal(answer, out); err != nil {
+		return fmt.Errorf("sqs: %s: the answer: %w", action, err)
+	}
+	return nil
+}
+
+// refusal words an answer that is not 200. What no retry mends is permanent.
+func refusal(action, queue string, status int, answer []byte) error {
+	var no struct {
+		Type    string `json:"__type"`
+		Message string `json:"message"`
+	}
+	_ = json.Unmarshal(answer, &no) // an answer that is no JSON has its status
+	code := no.Type[strings.LastIndex(no.Type, "#")+1:]
+	err := fmt.Errorf("sqs: %s of %s: status %d %s %.200s", action, queue, status, code, no.Message)
+	switch {
+	case strings.Contains(code, "NonExistent") || strings.Contains(code, "QueueDoesNotExist"):
+		return myrmidon.Permanent(myrmidon.WithHint(err, "check the queue's URL and region"))
+	case strings.HasPrefix(code, "AccessDenied") || code == "InvalidClientTokenId" || code == "SignatureDoesNotMatch":
+		return myrmidon.Permanent(myrmidon.WithHint(err, "it needs sqs:ReceiveMessage, sqs:DeleteMessage and sqs:ChangeMessageVisibility"))
+	}
+	return err
+}
+
+// Receive returns up to most messages (10 at most), and waits up to 20 s for the first.
+func (q *Queue) Receive(ctx context.Context, most int) ([]Message, error) {
+	var out struct {
+		Messages []struct {
+			MessageID     string `json:"MessageId"`
+			Body          string `json:"Body"`
+			ReceiptHandle string `json:"ReceiptHandle"`
+		} `json:"Messages"`
+	}
+	err := q.call(ctx, "ReceiveMessage", map[string]any{
+		"MaxNumberOfMessages": min(max(most, 1), 10), "WaitTimeSeconds": int(wait.Seconds()), "VisibilityTimeout": int(visibility.Seconds()),
+	}, &out)
+	var all []Message
+	for _, m := range out.Messages {
+		all = append(all, Message{ID: m.MessageID, Body: []byte(m.Body), receipt: m.ReceiptHandle})
+	}
+	return all, err
+}
+
+// Delete ends a message.
+func (q *Queue) Delete(ctx context.Context, m Message) error {
+	return q.call(ctx, "DeleteMessage", map[string]any{"ReceiptHandle": m.receipt}, nil)
+}
+
+// Hide makes a message invisible to others for a time from now on; 0 gives it back.
+func (q *Queue) Hide(ctx context.Context, m Message, d time.Duration) error {
+	return q.call(ctx, "ChangeMessageVisibility", map[string]any{"ReceiptHandle": m.receipt, "VisibilityTimeout": int(d.Seconds())}, nil)
+}
+
+// Keep keeps a message invisible until the function that it returns is called. failed is
+// told of each time that this did not work: the message may then come to somebody else,
+// too.
+func (q *Queue) Keep(ctx context.Context, m Message, failed func(error)) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(visibility / 3)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			if err := q.Hide(ctx, m, visibility); err != nil && ctx.Err() == nil {
+				failed(err)
+			}
+		}
+	}()
+	return func() { cancel(); <-done }
+}
