@@ -23,15 +23,15 @@ import (
 
 // moody is a sink in memory that does wrong by a script.
 type moody struct {
-	mu     sync.Mutex
+	turn   chan struct{}
 	docs   map[string]int // by ID, how often
 	wrong  func(records []sink.Record) error
 	closed int
 }
 
 func (m *moody) Send(ctx context.Context, records []sink.Record) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	m.turn <- struct{}{} // a mutex would stop the clock of a bubble
+	defer func() { <-m.turn }()
 	var err error
 	if m.wrong != nil {
 		err = m.wrong(records)
@@ -64,8 +64,9 @@ func (m *moody) Close() error {
 
 // kept are checkpoints in memory.
 type kept struct {
-	mu sync.Mutex
-	m  map[string][]byte
+	mu     sync.Mutex
+	m      map[string][]byte
+	midway int // how many were of an object that was not done
 }
 
 func (k *kept) Load(_ context.Context, run, _, name string) ([]byte, error) {
@@ -81,6 +82,9 @@ func (k *kept) Save(_ context.Context, run, _, name string, data []byte) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.m[run+name] = data
+	if !bytes.Contains(data, []byte(`"done":true`)) {
+		k.midway++
+	}
 	return nil
 }
 
@@ -104,7 +108,7 @@ type bench struct {
 }
 
 func newBench(t *testing.T) *bench {
-	b := &bench{t: t, store: object.NewMem(), sink: &moody{docs: make(map[string]int)}, kept: &kept{m: make(map[string][]byte)}, items: make(map[uint32]Item)}
+	b := &bench{t: t, store: object.NewMem(), sink: &moody{turn: make(chan struct{}, 1), docs: make(map[string]int)}, kept: &kept{m: make(map[string][]byte)}, items: make(map[uint32]Item)}
 	b.work = Workload(Config{
 		OpenBucket:  func(string) (object.Store, error) { return b.store, nil },
 		OpenObject:  func(string) (object.Store, string, error) { return b.store, "one", nil },
@@ -227,12 +231,13 @@ func TestNoScheduleOfFaultsLosesALine(t *testing.T) {
 	if testing.Short() {
 		schedules = 50
 	}
-	again, cuts := 0, 0
+	again, cuts, midway := 0, 0, 0
 	for seed := range schedules {
 		synctest.Test(t, func(t *testing.T) { // its pauses take no time
 			random := rand.New(rand.NewPCG(uint64(seed), 7))
 			b := newBench(t)
-			texts := map[string]string{"a.log": someLines(random.IntN(60)), "b+c%41 d.log.gz": someLines(random.IntN(200)), "empty": ""}
+			b.spec.Memory = 16 << 10 // so that reading waits for the sink, and checkpoints are many
+			texts := map[string]string{"a.log": someLines(random.IntN(60)), "b+c%41 d.log.gz": someLines(random.IntN(300)), "empty": ""}
 			for key, text := range texts {
 				if strings.HasSuffix(key, ".gz") {
 					b.put(key, packed(t, text))
@@ -243,11 +248,11 @@ func TestNoScheduleOfFaultsLosesALine(t *testing.T) {
 			calls := 0
 			var cut context.CancelFunc
 			b.sink.wrong = func(records []sink.Record) error {
-				calls++
-				if calls > 12 {
+				time.Sleep(time.Duration(random.IntN(1500)) * time.Millisecond)
+				if calls++; calls > 30 {
 					return nil
 				}
-				switch random.IntN(5) {
+				switch random.IntN(6) {
 				case 0:
 					return errors.New("away")
 				case 1:
@@ -293,13 +298,14 @@ func TestNoScheduleOfFaultsLosesALine(t *testing.T) {
 			if len(b.sink.docs) != lines {
 				t.Fatalf("seed %d: %d documents of %d lines", seed, len(b.sink.docs), lines)
 			}
+			midway += b.kept.midway
 			if len(b.kept.m) > 0 {
 				t.Errorf("seed %d: checkpoints are left", seed)
 			}
 		})
 	}
-	t.Logf("%d schedules, %d cuts: no line lost, %d came again under their ID", schedules, cuts, again)
-	if cuts == 0 || again == 0 {
+	t.Logf("%d schedules, %d cuts: no line lost, %d came again under their ID; %d checkpoints midway", schedules, cuts, again, midway)
+	if cuts == 0 || again == 0 || midway == 0 {
 		t.Error("nothing was cut off, or nothing came twice: the test tests nothing")
 	}
 }
