@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -233,7 +234,8 @@ func TestAFewLogLinesArriveBeforeTheEnd(t *testing.T) {
 
 func TestLogsToElasticsearchAreParkedOneByOne(t *testing.T) {
 	s := newLogShop(t, 3, 400)
-	refusing := true
+	var refusing atomic.Bool
+	refusing.Store(true)
 	bulk := sinkfault.NewBulk(func(request int) sinkfault.Call {
 		if request%4 == 1 {
 			return sinkfault.Call{Status: 503, Error: "unavailable"}
@@ -242,7 +244,7 @@ func TestLogsToElasticsearchAreParkedOneByOne(t *testing.T) {
 			return sinkfault.Call{Lose: true}
 		}
 		return sinkfault.Call{Item: func(_ int, doc string) string {
-			if refusing && strings.Contains(doc, "/item/13?") {
+			if refusing.Load() && strings.Contains(doc, "/item/13?") {
 				return "400 mapper_parsing_exception"
 			}
 			return ""
@@ -258,7 +260,7 @@ func TestLogsToElasticsearchAreParkedOneByOne(t *testing.T) {
 	if err != nil || bytes.Count(aside, []byte("/item/13?")) != 3 || bytes.Count(aside, []byte("\n")) != 3 {
 		t.Errorf("%v\n%s", err, aside)
 	}
-	refusing = false
+	refusing.Store(false)
 	sum, _ = s.run(0, "runs", "retry", "latest", "-q")
 	if sum.Lines.Failed != 0 || sum.Lines.Acked != int64(s.lines) {
 		t.Errorf("after the retry: %+v", sum.Lines)

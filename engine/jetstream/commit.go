@@ -389,3 +389,14 @@ func pubAck(data []byte, n int) error {
 	}
 	return nil
 }
+
+// apiError reads an answer of the JetStream API that is an error. It returns nil if it is none.
+func apiError(data []byte) error {
+	var answer struct {
+		Error *jetstream.APIError `json:"error"`
+	}
+	if json.Unmarshal(data, &answer) != nil || answer.Error == nil {
+		return nil
+	}
+	return answer.Error
+}

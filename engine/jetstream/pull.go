@@ -245,6 +245,12 @@ func (b *Backend) ask(ctx context.Context, l *lane, order pullOrder) (msgs []*na
 			whole = true
 			b.forget(l)
 			return msgs, b.pause(ctx, nats.ErrNoResponders)
+		case "": // of the API, as while a cluster has no leader
+			whole = true
+			if err := apiError(m.Data); passing(err) {
+				return msgs, b.pause(ctx, err)
+			}
+			return msgs, fmt.Errorf("engine: pull: the server answers %.200q", m.Data)
 		default:
 			return msgs, fmt.Errorf("engine: pull: the server answers %s %s", status, m.Header.Get("Description"))
 		}
