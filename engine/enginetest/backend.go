@@ -257,7 +257,7 @@ func release(t *testing.T, o Options) {
 
 func retries(t *testing.T, o Options) {
 	b := open(t, o)
-	due := time.Now().Add(time.Second)
+	due := time.Now().Add(3 * time.Second)
 	late, now := job(1), job(2)
 	must(t, again(t, b, late, time.Until(due)))
 	must(t, again(t, b, now, 0))
