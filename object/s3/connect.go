@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"net/url"
 	"os"
 	"strings"
 
@@ -69,10 +68,10 @@ func (b *bucket) connect(ctx context.Context, cfg Config, tune func(*sdk.Options
 		}
 		o.DisableLogOutputChecksumValidationSkipped = true
 		if o.Credentials != nil {
-			b.keys = &credentials{from: o.Credentials, load: func(ctx context.Context) (aws.CredentialsProvider, error) {
+			b.keys = awsconf.NewKeys(o.Credentials, func(ctx context.Context) (aws.CredentialsProvider, error) {
 				again, err := load(ctx)
 				return again.Credentials, err
-			}}
+			})
 			o.Credentials = b.keys
 		}
 		o.HTTPClient, transport = b.watched(o.HTTPClient, cfg)
@@ -186,26 +185,4 @@ func (b *bucket) watched(client sdk.HTTPClient, cfg Config) (sdk.HTTPClient, htt
 
 // CheckEndpoint says whether an endpoint is a URL that may be used, shown and kept: it
 // holds no secret. The error is permanent and does not repeat one.
-func CheckEndpoint(endpoint string) error {
-	u, err := url.Parse(endpoint)
-	var why string
-	switch {
-	case err != nil:
-		why = "it is not a URL"
-	case u.User != nil:
-		why = "it holds a user name or a password"
-	case strings.Contains(endpoint, "@"):
-		why = `it holds an "@"`
-	case u.Scheme != "http" && u.Scheme != "https":
-		why = "it begins with neither http:// nor https://"
-	case u.Hostname() == "":
-		why = "it names no host"
-	case u.RawQuery != "" || u.Fragment != "" || u.ForceQuery:
-		why = "it has a query"
-	}
-	if why == "" {
-		return nil
-	}
-	return myrmidon.Permanent(myrmidon.WithHint(fmt.Errorf("s3: this endpoint cannot be used: %s", why),
-		"an endpoint is http://host:port or https://host; keys come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or a profile"))
-}
+func CheckEndpoint(endpoint string) error { return awsconf.CheckEndpoint("s3", endpoint) }

@@ -18,6 +18,7 @@ import (
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"myrmidon"
+	"myrmidon/internal/awsconf"
 	"myrmidon/object"
 )
 
@@ -37,7 +38,7 @@ func (s *Store) fail(ctx context.Context, op, key, action string, err error) err
 // failed wraps an error with what was tried, marks it, and adds what the user can do.
 func (s *Store) failed(ctx context.Context, what, action string, err error) error {
 	var body *bodyError
-	var creds *credentialsError
+	var creds *awsconf.KeysError
 	var dots *dotsError
 	wrap := func(err error) error { return fmt.Errorf("s3: %s: %w", what, err) }
 	switch {
@@ -250,11 +251,11 @@ func waitOf(err error) time.Duration {
 }
 
 // noCredentials explains that there are none, or that they could not be had now.
-func noCredentials(c *credentialsError, wrap func(error) error) error {
+func noCredentials(c *awsconf.KeysError, wrap func(error) error) error {
 	err := wrap(fmt.Errorf("find credentials: %w", c))
 	var resp *smithyhttp.ResponseError
-	busy := errors.As(c.err, &resp) && (resp.HTTPStatusCode() >= 500 || resp.HTTPStatusCode() == http.StatusTooManyRequests)
-	if c.had || busy {
+	busy := errors.As(c.Err, &resp) && (resp.HTTPStatusCode() >= 500 || resp.HTTPStatusCode() == http.StatusTooManyRequests)
+	if c.Had || busy {
 		return err
 	}
 	return myrmidon.Permanent(myrmidon.WithHint(err,

@@ -94,7 +94,7 @@ func (s *Store) SizeOfCopied(size int64, n int, first int64) int64 {
 }
 
 // Keys says what the credentials come from, and from nowhere else.
-func (s *Store) Keys(from aws.CredentialsProvider) { s.keys.from, s.keys.load = from, nil }
+func (s *Store) Keys(from aws.CredentialsProvider) { s.keys.Use(from) }
 
 // SetTags gives an object tags.
 func (s *Store) SetTags(ctx context.Context, key string, tags map[string]string) error {

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"myrmidon/object"
 )
@@ -97,7 +98,7 @@ func (r *retryer) GetAttemptToken(ctx context.Context) (func(error) error, error
 // GetRetryToken is asked for before each attempt but the first.
 func (r *retryer) GetRetryToken(ctx context.Context, failed error) (func(error) error, error) {
 	if isExpired(failed) && r.b.keys != nil {
-		if err := r.b.keys.renew(ctx, tokenOf(failed)); err != nil {
+		if err := r.b.keys.Renew(ctx, tokenOf(failed)); err != nil {
 			return nil, err
 		}
 	}
@@ -119,4 +120,18 @@ func isExpired(err error) bool {
 		return true
 	}
 	return false
+}
+
+// tokenOf returns the session token that a refused request was signed with.
+func tokenOf(err error) string {
+	const name = "X-Amz-Security-Token"
+	var own *refusal
+	if errors.As(err, &own) {
+		return own.token
+	}
+	var resp *smithyhttp.ResponseError
+	if errors.As(err, &resp) && resp.Response != nil && resp.Response.Response != nil && resp.Response.Request != nil {
+		return resp.Response.Request.Header.Get(name)
+	}
+	return ""
 }

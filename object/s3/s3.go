@@ -71,6 +71,7 @@ import (
 	sdk "github.com/aws/aws-sdk-go-v2/service/s3"
 
 	"myrmidon"
+	"myrmidon/internal/awsconf"
 	"myrmidon/object"
 )
 
@@ -128,7 +129,7 @@ type bucket struct {
 	hot      hot
 	client   *sdk.Client // for all other requests
 	guard    *guard      // of both clients
-	keys     *credentials
+	keys     *awsconf.Keys
 	budget   budget
 	endpoint string // "" is S3 itself
 	source   source

@@ -69,14 +69,11 @@ func (s *Sink) call(ctx context.Context, body []byte) ([]byte, error) {
 
 // retrieve returns the keys of now.
 func (s *Sink) retrieve(ctx context.Context) (aws.Credentials, error) {
-	s.mu.Lock()
-	from := s.keys
-	s.mu.Unlock()
 	const hint = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give the machine a role"
-	if from == nil {
+	if s.keys == nil {
 		return aws.Credentials{}, myrmidon.Permanent(myrmidon.WithHint(fmt.Errorf("kinesis: stream %s: there are no credentials", s.stream), hint))
 	}
-	keys, err := from.Retrieve(ctx)
+	keys, err := s.keys.Retrieve(ctx)
 	switch {
 	case err == nil:
 		return keys, nil
@@ -86,31 +83,12 @@ func (s *Sink) retrieve(ctx context.Context) (aws.Credentials, error) {
 	return keys, myrmidon.WithHint(fmt.Errorf("kinesis: find the credentials for %s: %w", s.stream, err), hint)
 }
 
-var errStale = errors.New("the credentials are still the same")
-
 // renew looks for keys other than the old ones, whose session has expired.
 func (s *Sink) renew(ctx context.Context, old aws.Credentials) (aws.Credentials, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if now, err := s.keys.Retrieve(ctx); err == nil && now.SessionToken != old.SessionToken {
-		return now, nil // renewed for another request
-	}
-	from, err := s.load(ctx)
-	if err != nil {
+	if err := s.keys.Renew(ctx, old.SessionToken); err != nil {
 		return old, err
 	}
-	if from == nil {
-		return old, errStale
-	}
-	now, err := from.Retrieve(ctx)
-	if err != nil {
-		return old, err
-	}
-	if now.SessionToken == old.SessionToken {
-		return old, errStale
-	}
-	s.keys = from
-	return now, nil
+	return s.keys.Retrieve(ctx)
 }
 
 // adjust learns the server's time from a signature that it found to be of another one.

@@ -35,7 +35,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"net/url"
 	"os"
 	"strings"
 	"sync"
@@ -78,13 +77,10 @@ type Sink struct {
 
 	client *http.Client
 	signer *sigv4.Signer
-	load   func(context.Context) (aws.CredentialsProvider, error)
+	keys   *awsconf.Keys // nil if there are none
 	closed atomic.Bool
 	pool   sync.Pool    // of *[]byte
 	skew   atomic.Int64 // nanoseconds that the server's clock is ahead
-
-	mu   sync.Mutex
-	keys aws.CredentialsProvider
 
 	requests, throttled atomic.Uint64
 }
@@ -127,17 +123,20 @@ func New(ctx context.Context, cfg Config) (*Sink, error) {
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.MaxIdleConnsPerHost = 16
+	var keys *awsconf.Keys
+	if loaded.Credentials != nil {
+		keys = awsconf.NewKeys(loaded.Credentials, func(ctx context.Context) (aws.CredentialsProvider, error) {
+			again, err := awsconf.Load(ctx, who, from)
+			return again.Credentials, err
+		})
+	}
 	return &Sink{
-		stream: cfg.Stream, region: region, endpoint: strings.TrimSuffix(endpoint, "/") + "/", keys: loaded.Credentials,
+		stream: cfg.Stream, region: region, endpoint: strings.TrimSuffix(endpoint, "/") + "/", keys: keys,
 		client: &http.Client{
 			Transport: transport, Timeout: cmp.Or(cfg.Timeout, 30*time.Second),
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 		signer: sigv4.New(sigv4.Config{Service: "kinesis", EncodePath: true}),
-		load: func(ctx context.Context) (aws.CredentialsProvider, error) {
-			again, err := awsconf.Load(ctx, who, from)
-			return again.Credentials, err
-		},
 	}, nil
 }
 
@@ -155,15 +154,7 @@ func checkStream(name string) error {
 }
 
 // CheckEndpoint says whether an endpoint may be used and shown. The error is permanent.
-func CheckEndpoint(endpoint string) error {
-	u, err := url.Parse(endpoint)
-	if err == nil && u.User == nil && !strings.Contains(endpoint, "@") && (u.Scheme == "http" || u.Scheme == "https") &&
-		u.Hostname() != "" && u.RawQuery == "" && u.Fragment == "" {
-		return nil
-	}
-	return myrmidon.Permanent(myrmidon.WithHint(fmt.Errorf("kinesis: this endpoint cannot be used"),
-		"an endpoint is http://host:port or https://host, without a user name, password or query"))
-}
+func CheckEndpoint(endpoint string) error { return awsconf.CheckEndpoint("kinesis", endpoint) }
 
 // String returns the stream's address.
 func (s *Sink) String() string { return "kinesis://" + s.stream }
