@@ -29,10 +29,7 @@ func (b *Backend) Read(ctx context.Context, run string, after uint64, follow boo
 		return b.replay(ctx, subject, passed, end, func(seq uint64, data []byte) error {
 			passed = seq
 			var e engine.Event
-			data, err := unpack(data)
-			if err == nil {
-				err = json.Unmarshal(data, &e)
-			}
+			err := decode(data, &e)
 			if err == nil && e.Run != run {
 				err = fmt.Errorf("it says that it belongs to run %.40q", e.Run)
 			}

@@ -2,6 +2,7 @@ package jetstream
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"sync"
 
@@ -61,4 +62,13 @@ func unpack(data []byte) ([]byte, error) {
 		return nil, fmt.Errorf("unpack: %w", err)
 	}
 	return data, nil
+}
+
+// decode reads what pack was given into v.
+func decode(data []byte, v any) error {
+	data, err := unpack(data)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(data, v)
 }

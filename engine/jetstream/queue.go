@@ -34,11 +34,7 @@ func (b *Backend) Cursor(ctx context.Context, run string, phase, shard uint32) (
 		return engine.Cursor{}, err
 	}
 	var c engine.Cursor
-	data, err := unpack(msg.Data)
-	if err == nil {
-		err = json.Unmarshal(data, &c)
-	}
-	if err != nil {
+	if err := decode(msg.Data, &c); err != nil {
 		return engine.Cursor{}, fmt.Errorf("engine: cursor of run %s: %w", run, err)
 	}
 	c.Seq = msg.Sequence
@@ -114,11 +110,7 @@ func (b *Backend) Unhold(ctx context.Context, run string) (moved int, err error)
 	err = b.replay(ctx, subject, 0, end, func(seq uint64, data []byte) error {
 		at = seq
 		var j myrmidon.Job
-		data, err := unpack(data)
-		if err == nil {
-			err = json.Unmarshal(data, &j)
-		}
-		if err != nil || engine.CheckJob(&j) != nil || j.Run != run {
+		if err := decode(data, &j); err != nil || engine.CheckJob(&j) != nil || j.Run != run {
 			b.log.Error("a held message is no job of this run; it is left out", "run", run, "err", err)
 			return nil
 		}
