@@ -78,12 +78,17 @@ func Read(ctx context.Context, target Target) ([]Reply, error) {
 		return nil, err
 	}
 	defer s.close()
-	if _, ok := ctx.Deadline(); !ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, DefaultTimeout)
-		defer cancel()
-	}
+	ctx, cancel := inTime(ctx)
+	defer cancel()
 	return s.read(ctx, nil)
+}
+
+// inTime gives ctx a deadline, [DefaultTimeout], if it has none.
+func inTime(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, DefaultTimeout)
 }
 
 // source reads one target again and again.

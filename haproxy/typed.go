@@ -242,11 +242,8 @@ func LearnTags(ctx context.Context, target Target, t *Table) (Tags, error) {
 		return nil, err
 	}
 	defer s.close()
-	if _, ok := ctx.Deadline(); !ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, DefaultTimeout)
-		defer cancel()
-	}
+	ctx, cancel := inTime(ctx)
+	defer cancel()
 	if s.page != nil {
 		return nil, fmt.Errorf("haproxy: %s: tags are learned from a stats socket only", s.name)
 	}
