@@ -49,8 +49,9 @@ var floors = map[string]int{
 
 	"myrmidon/cmd/myrmidon": 5,
 
-	"myrmidon/bench/internal/spread": 0,
-	"myrmidon/bench/internal/quiet":  0,
+	"myrmidon/bench/internal/machine": 0,
+	"myrmidon/bench/internal/spread":  0,
+	"myrmidon/bench/internal/quiet":   0,
 
 	"myrmidon/bench/transcode":       5,
 	"myrmidon/bench/clone":           5,

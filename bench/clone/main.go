@@ -58,6 +58,7 @@ import (
 	"time"
 
 	"myrmidon"
+	"myrmidon/bench/internal/machine"
 )
 
 type flags struct {
@@ -157,20 +158,6 @@ func printHead(out io.Writer, c clients, f flags) {
 		peers = []string{"none"}
 	}
 	fmt.Fprintf(out, "machine  %s, %d cores, %s\nstub     %s\npeers    %s\nstarted  %s, %d rounds\n\n",
-		processor(), runtime.NumCPU(), runtime.Version(), latencyText(), strings.Join(peers, ", "),
+		machine.Processor(), runtime.NumCPU(), runtime.Version(), latencyText(), strings.Join(peers, ", "),
 		time.Now().UTC().Format("2006-01-02 15:04 MST"), f.rounds)
-}
-
-// processor names the machine's.
-func processor() string {
-	text, err := os.ReadFile("/proc/cpuinfo")
-	if err != nil {
-		return runtime.GOARCH // no /proc here
-	}
-	for line := range strings.Lines(string(text)) {
-		if name, ok := strings.CutPrefix(line, "model name"); ok {
-			return strings.Trim(name, "\t :\n")
-		}
-	}
-	return runtime.GOARCH
 }

@@ -28,16 +28,7 @@ type row struct {
 }
 
 // ratio is ours to the peer's within each round, and false where either is missing.
-func (r row) ratio() (spread.Spread, bool) {
-	if len(r.ours) == 0 || len(r.ours) != len(r.peer) {
-		return spread.Spread{}, false
-	}
-	var v []float64
-	for i := range r.ours {
-		v = append(v, r.ours[i]/r.peer[i])
-	}
-	return spread.Of(v), true
-}
+func (r row) ratio() (spread.Spread, bool) { return spread.Ratio(r.ours, r.peer) }
 
 // verdict is how a row stands to its target.
 type verdict string
@@ -102,29 +93,11 @@ func printTable(to io.Writer, rows []row, judging bool) (misses int) {
 			misses++
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.name, r.unit,
-			spreadText(r.ours), cmp.Or(r.against, "-"), spreadText(r.peer), ratio, target, verdict)
+			spread.Text(r.ours, ""), cmp.Or(r.against, "-"), spread.Text(r.peer, ""), ratio, target, verdict)
 	}
 	w.Flush() // tabwriter hands on the error of to, which is standard output: nowhere to say it
-	switch {
-	case targets == 0:
-	case misses == 0:
-		fmt.Fprintf(to, "\nall %d targets are met\n", targets)
-	default:
-		fmt.Fprintf(to, "\n%d of %d targets are missed\n", misses, targets)
-	}
+	spread.Verdict(to, targets, misses)
 	return misses
-}
-
-// spreadText is the spread of the rounds, or nothing.
-func spreadText(values []float64) string {
-	if len(values) == 0 {
-		return ""
-	}
-	s := spread.Of(values)
-	if s.Most < 100 {
-		return s.Format("%.2f")
-	}
-	return s.Format("%.0f")
 }
 
 // printRequests writes what each client asked the stub for in its last round, and how many

@@ -48,11 +48,11 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/debug"
-	"strings"
 	"syscall"
 	"time"
 
 	"myrmidon"
+	"myrmidon/bench/internal/machine"
 	"myrmidon/bench/internal/quiet"
 	"myrmidon/engine/jetstream"
 )
@@ -125,7 +125,7 @@ func run(ctx context.Context, f flags) (misses int, err error) {
 		against = "RabbitMQ " + peer.Version
 	}
 	fmt.Printf("machine  %s, %d cores, %s\nserver   nats-server %s, embedded; %s\nstarted  %s, %d rounds of %d jobs\n\n",
-		processor(), runtime.NumCPU(), runtime.Version(), natsVersion(), against, time.Now().UTC().Format("2006-01-02 15:04 MST"), f.rounds, f.n)
+		machine.Processor(), runtime.NumCPU(), runtime.Version(), natsVersion(), against, time.Now().UTC().Format("2006-01-02 15:04 MST"), f.rounds, f.n)
 	if _, err := ourRound(ctx, dir, jetstream.Power, warming); err != nil {
 		return 0, fmt.Errorf("warm up: %w", err)
 	}
@@ -255,20 +255,6 @@ func (g *figures) rows(f flags) []row {
 }
 
 func in(unit, d time.Duration) float64 { return float64(d) / float64(unit) }
-
-// processor is the machine's name for its processor.
-func processor() string {
-	text, err := os.ReadFile("/proc/cpuinfo")
-	if err != nil {
-		return runtime.GOARCH // no /proc here
-	}
-	for line := range strings.Lines(string(text)) {
-		if name, ok := strings.CutPrefix(line, "model name"); ok {
-			return strings.Trim(name, "\t :\n")
-		}
-	}
-	return runtime.GOARCH
-}
 
 // natsVersion is the version of the server that this program was built with.
 func natsVersion() string {

@@ -57,16 +57,7 @@ func consumeMultiple(f Figure) float64 { return f.ConsumeMultiple }
 func p50(f Figure) float64             { return float64(f.P50) / float64(time.Microsecond) }
 
 // ratio is ours to the peer's within each round, and false where either is missing.
-func (r row) ratio() (spread.Spread, bool) {
-	if len(r.ours) == 0 || len(r.ours) != len(r.peer) {
-		return spread.Spread{}, false
-	}
-	var v []float64
-	for i := range r.ours {
-		v = append(v, r.ours[i]/r.peer[i])
-	}
-	return spread.Of(v), true
-}
+func (r row) ratio() (spread.Spread, bool) { return spread.Ratio(r.ours, r.peer) }
 
 // verdict is how a row stands to its target.
 type verdict string
@@ -131,27 +122,9 @@ func printTable(to io.Writer, peer string, rows []row) (misses int) {
 			misses++
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.name, r.unit,
-			spreadText(r.ours), spreadText(r.peer), ratio, r.targetText(), verdict)
+			spread.Text(r.ours, "-"), spread.Text(r.peer, "-"), ratio, r.targetText(), verdict)
 	}
 	w.Flush() // tabwriter hands on the error of to, which is standard output: nowhere to say it
-	switch {
-	case targets == 0:
-	case misses == 0:
-		fmt.Fprintf(to, "\nall %d targets are met\n", targets)
-	default:
-		fmt.Fprintf(to, "\n%d of %d targets are missed\n", misses, targets)
-	}
+	spread.Verdict(to, targets, misses)
 	return misses
-}
-
-// spreadText is the spread of the rounds, or a dash.
-func spreadText(values []float64) string {
-	if len(values) == 0 {
-		return "-"
-	}
-	s := spread.Of(values)
-	if s.Most < 100 {
-		return s.Format("%.2f")
-	}
-	return s.Format("%.0f")
 }

@@ -44,6 +44,7 @@ import (
 	"syscall"
 	"time"
 
+	"myrmidon/bench/internal/machine"
 	"myrmidon/bench/internal/quiet"
 	"myrmidon/internal/testkit/haproxyd"
 )
@@ -168,7 +169,7 @@ func run(ctx context.Context, f flags, out io.Writer) (misses int, err error) {
 		r.shots, r.daemons, r.many = append(r.shots, s), append(r.daemons, d), append(r.many, m)
 	}
 	fmt.Fprintf(out, "machine  %s, %d cores, %s\nHAProxy  %s, %d processes, %d rows of %d columns, %d kB each\nstarted  %s, %d rounds\n\n",
-		processor(), runtime.NumCPU(), runtime.Version(), r.daemons[0].Version, processes, r.daemons[0].Rows, r.daemons[0].Columns, r.daemons[0].Bytes/1000,
+		machine.Processor(), runtime.NumCPU(), runtime.Version(), r.daemons[0].Version, processes, r.daemons[0].Rows, r.daemons[0].Columns, r.daemons[0].Bytes/1000,
 		time.Now().UTC().Format("2006-01-02 15:04 MST"), f.rounds)
 	return r.print(out, !f.quick), nil
 }
@@ -187,18 +188,4 @@ func build(ctx context.Context, dir string) ([]string, error) {
 		out = append(out, filepath.Join(dir, name))
 	}
 	return out, nil
-}
-
-// processor names the machine's.
-func processor() string {
-	text, err := os.ReadFile("/proc/cpuinfo")
-	if err != nil {
-		return runtime.GOARCH // no /proc here
-	}
-	for line := range strings.Lines(string(text)) {
-		if name, ok := strings.CutPrefix(line, "model name"); ok {
-			return strings.Trim(name, "\t :\n")
-		}
-	}
-	return runtime.GOARCH
 }

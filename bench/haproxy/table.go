@@ -87,12 +87,6 @@ func (r *results) print(to io.Writer, judging bool) (misses int) {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", x.name, x.unit, s.Format("%.2f"), most, verdict)
 	}
 	w.Flush() // tabwriter hands on the error of to, which is standard output: nowhere to say it
-	switch {
-	case targets == 0:
-	case misses == 0:
-		fmt.Fprintf(to, "\nall %d targets are met\n", targets)
-	default:
-		fmt.Fprintf(to, "\n%d of %d targets are missed\n", misses, targets)
-	}
+	spread.Verdict(to, targets, misses)
 	return misses
 }

@@ -3,6 +3,7 @@ package spread
 
 import (
 	"fmt"
+	"io"
 	"slices"
 )
 
@@ -23,4 +24,39 @@ func (s Spread) Format(verb string) string {
 		return fmt.Sprintf(verb, s.Median)
 	}
 	return fmt.Sprintf(verb+" ("+verb+" to "+verb+")", s.Median, s.Least, s.Most)
+}
+
+// Ratio is that of ours to the peer's within each round, and false where either is missing.
+func Ratio(ours, peer []float64) (Spread, bool) {
+	if len(ours) == 0 || len(ours) != len(peer) {
+		return Spread{}, false
+	}
+	var v []float64
+	for i := range ours {
+		v = append(v, ours[i]/peer[i])
+	}
+	return Of(v), true
+}
+
+// Text is the spread of figures of any size, or none where there are no figures.
+func Text(values []float64, none string) string {
+	if len(values) == 0 {
+		return none
+	}
+	s := Of(values)
+	if s.Most < 100 {
+		return s.Format("%.2f")
+	}
+	return s.Format("%.0f")
+}
+
+// Verdict writes how many of a benchmark's targets were missed, if it has any.
+func Verdict(to io.Writer, targets, misses int) {
+	switch {
+	case targets == 0:
+	case misses == 0:
+		fmt.Fprintf(to, "\nall %d targets are met\n", targets)
+	default:
+		fmt.Fprintf(to, "\n%d of %d targets are missed\n", misses, targets)
+	}
 }
