@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"math"
 	"os"
@@ -457,47 +458,49 @@ func writeReport(home engine.Home, file string) (err error) {
 		return fmt.Errorf("report: %w", err)
 	}
 	defer items.Close() // it is only read
-	tmp, err := os.CreateTemp(filepath.Dir(file), ".myrmidon-report-*")
+	err = writeWhole(file, func(out io.Writer) error {
+		enc := json.NewEncoder(out)
+		dec := json.NewDecoder(items)
+		for dec.More() {
+			var it engine.ItemReport
+			if err := dec.Decode(&it); err != nil {
+				return err
+			}
+			if it.Plan {
+				continue // a listing that failed; the run says so
+			}
+			l, err := reportLineOf(&it)
+			if err != nil {
+				return err
+			}
+			if err := enc.Encode(l); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 	if err != nil {
 		return myrmidon.WithHint(fmt.Errorf("report: %w", err), "the run is done; its evidence is also in: myrmidon runs items "+home.RunID())
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(tmp.Name()))
-		}
-	}()
-	out := bufio.NewWriter(tmp)
-	enc := json.NewEncoder(out)
-	dec := json.NewDecoder(items)
-	for dec.More() {
-		var it engine.ItemReport
-		if err := dec.Decode(&it); err != nil {
-			return errors.Join(fmt.Errorf("report: %w", err), tmp.Close())
-		}
-		if it.Plan {
-			continue // a listing that failed; the run says so
-		}
-		l := reportLine{Key: it.Name, Size: it.Bytes, State: "done"}
-		if len(it.Note) > 0 {
-			if err := json.Unmarshal(it.Note, &l.Evidence); err != nil {
-				return errors.Join(fmt.Errorf("report: %q: %w", it.Name, err), tmp.Close())
-			}
-		}
-		l.Action, l.Attempts = l.Evidence.Action, it.Attempts
-		if l.Action == "" {
-			l.Action = it.Phase
-		}
-		if it.State == "parked" {
-			l.State, l.Error = "failed", it.LastError
-		}
-		if err := enc.Encode(l); err != nil {
-			return errors.Join(fmt.Errorf("report: %w", err), tmp.Close())
+	return nil
+}
+
+// reportLineOf takes an item's evidence.
+func reportLineOf(it *engine.ItemReport) (reportLine, error) {
+	l := reportLine{Key: it.Name, Size: it.Bytes, State: "done"}
+	if len(it.Note) > 0 {
+		if err := json.Unmarshal(it.Note, &l.Evidence); err != nil {
+			return l, fmt.Errorf("%q: %w", it.Name, err)
 		}
 	}
-	if err := errors.Join(out.Flush(), tmp.Close()); err != nil {
-		return fmt.Errorf("report: %w", err)
+	l.Action, l.Attempts = l.Evidence.Action, it.Attempts
+	if l.Action == "" {
+		l.Action = it.Phase
 	}
-	return os.Rename(tmp.Name(), file)
+	if it.State == "parked" {
+		l.State, l.Error = "failed", it.LastError
+	}
+	return l, nil
 }
 
 // clonePresenter words clones.

@@ -423,14 +423,6 @@ func (n *following) poll(taking, working context.Context) error {
 	})
 }
 
-// replaceFile writes a file so that a reader sees the old one or the new one.
-func replaceFile(file string, data []byte) error {
-	if err := os.WriteFile(file+".part", data, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(file+".part", file)
-}
-
 // folderCheckpoints keeps checkpoints in a folder, whatever the run.
 type folderCheckpoints string
 

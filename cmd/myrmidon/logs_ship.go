@@ -1,16 +1,15 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/url"
 	"os"
-	"path/filepath"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -332,23 +331,15 @@ func (a *app) writeParked(ctx context.Context, home engine.Home, spec logs.Spec,
 		return fmt.Errorf("--parked-to: %w", err)
 	}
 	defer items.Close() // it is only read
-	tmp, err := os.CreateTemp(filepath.Dir(file), ".myrmidon-parked-*")
+	err = writeWhole(file, func(out io.Writer) error {
+		enc := json.NewEncoder(out)
+		enc.SetEscapeHTML(false)
+		return a.logsConfig().Aside(ctx, home.RunID(), spec, items, func(r logs.Reject) error { return enc.Encode(r) })
+	})
 	if err != nil {
 		return fmt.Errorf("--parked-to: %w", err)
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(fmt.Errorf("--parked-to: %w", err), os.Remove(tmp.Name()))
-		}
-	}()
-	out := bufio.NewWriter(tmp)
-	enc := json.NewEncoder(out)
-	enc.SetEscapeHTML(false)
-	err = a.logsConfig().Aside(ctx, home.RunID(), spec, items, func(r logs.Reject) error { return enc.Encode(r) })
-	if err = errors.Join(err, out.Flush(), tmp.Close()); err != nil {
-		return err
-	}
-	return os.Rename(tmp.Name(), file)
+	return nil
 }
 
 // logsConfig is what the logs workload is given.

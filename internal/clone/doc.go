@@ -10,7 +10,7 @@
 // Source and destination are listed by ranges of keys and joined page by page, so that
 // copying begins with the first page and memory depends on the ranges under way, not on
 // the number of keys. A range is a shard of the run, and the objects to copy are its
-// items: a range is cut in two while its end is far (see [object.SplitRange]). Objects are
+// items: a range is divided while its end is far (see [object.Cursor]). Objects are
 // copied by the destination where it can ([object.Importer]), without a request but the
 // copy itself, on the condition that the source's ETag is that of the listing; else their
 // bytes stream through the worker.
