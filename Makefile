@@ -114,6 +114,14 @@ bench-haproxy: ## measure haproxy against a program that only reads the sockets,
 	@scripts/setup.sh bench-haproxy
 	$(GO) run ./bench/haproxy $(HAPROXY)
 
+# What make bench-logs is given, such as -quick, or -large for an object of 10 GB.
+LOGS ?=
+
+.PHONY: bench-logs
+bench-logs: ## measure logs: lines parsed, acknowledged shipping against plain TCP, and memory, in one run
+	@scripts/setup.sh bench-logs
+	$(GO) run ./bench/logs $(LOGS)
+
 # What make torture is given: a run takes about 20 s.
 TORTURE ?= -runs 100
 

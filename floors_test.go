@@ -59,6 +59,7 @@ var floors = map[string]int{
 	"myrmidon/bench/haproxy":         5,
 	"myrmidon/bench/haproxy/floor":   5,
 	"myrmidon/bench/haproxy/library": 5,
+	"myrmidon/bench/logs":            5,
 	"myrmidon/bench/torture":         5,
 
 	"myrmidon/bench/engine/rabbit": 5, // a module of its own

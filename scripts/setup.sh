@@ -8,6 +8,7 @@
 #   scripts/setup.sh bench-engine   RabbitMQ, as programs only: no service is started
 #   scripts/setup.sh bench-clone   rclone and awscli; s5cmd is built by the benchmark
 #   scripts/setup.sh bench-haproxy   HAProxy, as a program only
+#   scripts/setup.sh bench-logs   Go alone
 #   scripts/setup.sh torture   what make torture needs: ip of iproute2, a NATS server
 #   scripts/setup.sh check     + a C compiler, for Go's race detector
 #
@@ -334,6 +335,9 @@ bench-haproxy)
 	check_haproxy
 	install
 	;;
+bench-logs)
+	check_go
+	;;
 torture)
 	check_go
 	check_ip
@@ -370,7 +374,7 @@ check)
 	build_s3
 	;;
 *)
-	printf 'usage: scripts/setup.sh runtime|test|bench|bench-engine|bench-clone|bench-haproxy|torture|check\n' >&2
+	printf 'usage: scripts/setup.sh runtime|test|bench|bench-engine|bench-clone|bench-haproxy|bench-logs|torture|check\n' >&2
 	exit 2
 	;;
 esac
