@@ -70,7 +70,8 @@ type Batcher struct {
 	stuck   time.Time // since when nothing was taken; zero if something was
 	closing bool
 	err     error // ends everything
-	chunk   []byte
+	chunk   *chunk
+	spare   []*chunk // of which nothing is held
 	stats   BatcherStats
 }
 
@@ -91,9 +92,6 @@ type BatcherStats struct {
 
 // overhead is what a record costs beside its bytes: the item, and its mark.
 const overhead = 160
-
-// chunkSize is how much memory records are copied into at once: one allocation for many.
-const chunkSize = 32 << 10
 
 // NewBatcher returns a batcher for s, and starts it. Close ends it; s stays open.
 func NewBatcher(s Sink, cfg BatcherConfig) *Batcher {
@@ -189,31 +187,19 @@ func (b *Batcher) Add(ctx context.Context, r Record) (n uint64, err error) {
 	}
 	b.stats.Held += size
 	b.stats.Peak = max(b.stats.Peak, b.stats.Held)
-	r.Data = b.copy(r.Data)
+	var from *chunk
+	r.Data, from = b.copy(r.Data)
 	l := b.lanes[0]
 	if len(b.lanes) > 1 {
 		l = b.lanes[hash(r.Key)%uint64(len(b.lanes))]
 	}
-	l.push(item{Record: r, n: n, size: size})
+	l.push(item{Record: r, n: n, size: size, from: from})
 	return n, nil
 }
 
 func tooLarge(r Record, memory int) error {
 	err := fmt.Errorf("sink: record %.100q of %d bytes is larger than the memory of %d bytes for all", r.ID, len(r.Data), memory)
 	return myrmidon.Permanent(myrmidon.WithHint(err, "raise the memory of the batcher, or leave the record out"))
-}
-
-// copy copies a document to where the next ones will be.
-func (b *Batcher) copy(data []byte) []byte {
-	if len(data) > chunkSize/4 {
-		return append([]byte(nil), data...)
-	}
-	if cap(b.chunk)-len(b.chunk) < len(data) {
-		b.chunk = make([]byte, 0, chunkSize)
-	}
-	from := len(b.chunk)
-	b.chunk = append(b.chunk, data...)
-	return b.chunk[from:len(b.chunk):len(b.chunk)]
 }
 
 // hash is FNV-1a.

@@ -15,6 +15,7 @@ type item struct {
 	n        uint64
 	size     int64
 	attempts int       // failures of its own
+	from     *chunk    // that holds Data; nil if it has memory of its own
 	sent     bool      // it was handed to the sink before
 	at       time.Time // when it was added, if batches linger; when it is due, after a failure
 }
@@ -260,6 +261,7 @@ func (b *Batcher) done(l *lane, batch []item, records []Record, epoch int, err e
 			b.stats.Held -= it.size
 			b.marks.settle(it.n)
 		}
+		b.free(it.from) // what was not taken has moved
 	}
 	if parkErr != nil {
 		b.fail(parkErr)
@@ -303,7 +305,7 @@ func (b *Batcher) judge(batch []item, failed []Failed, now time.Time) (keep []it
 			continue
 		}
 		it.at = now.Add(max(after, b.backoff(max(1, it.attempts))))
-		it.Data = append([]byte(nil), it.Data...) // or it would keep its neighbours' memory
+		it.Data, it.from = append([]byte(nil), it.Data...), nil // or it would keep its neighbours' memory
 		keep = append(keep, it)
 	}
 	return keep, isParked, nil

@@ -238,7 +238,8 @@ func (s *shipment) pump(ctx context.Context, lines *elb.Reader, only map[int64]b
 	if size == 0 {
 		size = memory
 	}
-	batcher := sink.NewBatcher(s.sink, sink.BatcherConfig{Memory: size, Parked: s.parked})
+	// A batch of a quarter: two are under way, and what is read meanwhile has room.
+	batcher := sink.NewBatcher(s.sink, sink.BatcherConfig{Bytes: size / 4, Memory: size, Parked: s.parked})
 	s.batcher.Store(batcher)
 	defer func() {
 		ended, stop := context.WithCancel(context.Background())
