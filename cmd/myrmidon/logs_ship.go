@@ -23,8 +23,9 @@ import (
 	"myrmidon/sink"
 )
 
-// shipGC is the garbage collector's pace, GOGC: what is held is bytes on their way.
-const shipGC = 50
+// shipGC is the garbage collector's pace, GOGC: little is allocated for a line, so that it has
+// little to do.
+const shipGC = 20
 
 type shipFlags struct {
 	logFlags
@@ -74,7 +75,7 @@ When the process is killed, myrmidon runs resume goes on where it was.`,
 	f.add(fl, c)
 	f.addShape(fl)
 	fl.StringVar(&f.parkedTo, "parked-to", "", "file for the lines that were not delivered, as they are, with place and reason: a line of JSON each")
-	fl.StringVar(&f.memory, "memory", "", "what lines under way of one object may hold (default: 4MiB)")
+	fl.StringVar(&f.memory, "memory", "", "what lines under way of one object may hold (default: 2MiB)")
 	fl.DurationVar(&f.expect, "expect", 0, "end with status 3 if the newest line is older than this, such as 10m, or there is none")
 	fl.BoolVar(&f.shared, "shared-fs", false, "with --nats: local paths are the same files on every worker's machine")
 	fl.BoolVar(&f.follow, "follow", false, "go on with what comes, until a signal: SOURCE is a prefix or folder, listed again and again, or a queue of S3's notifications, sqs://sqs.REGION.amazonaws.com/ACCOUNT/NAME")
@@ -148,6 +149,10 @@ func (a *app) shipLogs(ctx context.Context, f shipFlags, source string) error {
 	}
 	defer c.abandon()
 	c.total = 1
+	c.config.Open = func(ctx context.Context, dir string) (engine.Backend, error) {
+		defer leaveProgram() // its largest part has started now
+		return a.openQueue(ctx, dir)
+	}
 	homes, err := a.homes(ctx, fleet)
 	if err != nil {
 		return err

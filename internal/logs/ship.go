@@ -28,7 +28,7 @@ const (
 	// there are more, a retry reads the whole object.
 	keptRejects = 1000
 	// memory is what records under way of one object hold unless the spec says otherwise.
-	memory = 4 << 20
+	memory = 2 << 20
 	stamp  = "2006-01-02T15:04:05.000000Z"
 )
 

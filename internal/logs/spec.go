@@ -18,7 +18,7 @@ type Spec struct {
 	Address
 	Sink   string `json:"sink"` // an address: see package wire
 	Filter Filter `json:"filter,omitzero"`
-	// Memory bounds the bytes of records under way of one object; 0 means 4 MiB.
+	// Memory bounds the bytes of records under way of one object; 0 means 2 MiB.
 	Memory int `json:"memory,omitempty"`
 	// Place is where the run's checkpoints are kept, if not in its folder.
 	Place string `json:"place,omitempty"`
@@ -118,5 +118,6 @@ func ID(object, etag string) string {
 
 // lineID is a line's ID: that of its object, and where it begins.
 func lineID(object string, offset int64) string {
-	return object + "-" + strconv.FormatInt(offset, 10)
+	b := append(make([]byte, 0, 64), object...) // which is shorter, and stays on the stack
+	return string(strconv.AppendInt(append(b, '-'), offset, 10))
 }
