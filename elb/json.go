@@ -78,11 +78,12 @@ func (e Encoder) AppendJSON(dst []byte, r *Record) []byte {
 // bytes that do are the quotes around columns. One look at the whole line is cheaper than
 // one at each of 34 columns. CloudFront's tabs make it look at the columns.
 func (r *Record) isClean() bool {
-	return r.schema.format != CloudFront && isPlain(r.line) &&
-		bytes.IndexByte(r.line, '\\') < 0 && bytes.Count(r.line, quote) == 2*r.quoted
+	if r.schema.format == CloudFront {
+		return false
+	}
+	quotes, plain := look(r.line)
+	return plain && quotes == 2*r.quoted
 }
-
-var quote = []byte{'"'}
 
 // writer is the state of one AppendJSON. Its methods write at buf[n:] and return the new
 // n: as a field, it would be stored and loaded again for each of them. Each JSON field

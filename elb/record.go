@@ -25,6 +25,10 @@ type Record struct {
 	timed  int // the column that check found to be a time in ISO 8601
 	zone   zone
 	spans  [maxColumns]span
+
+	// Of splitMarked, which nobody else reads.
+	marks [maxMarked / marked]marks
+	ends  [maxColumns + 4]uint32
 }
 
 // span is where a column's text stands in the line, without its quotes.
@@ -71,6 +75,8 @@ func (r *Record) parse(s *schema, line []byte) error {
 		err = &SyntaxError{Reason: "makes the line longer than 2 GiB"}
 	case s.format == CloudFront:
 		r.splitTabs()
+		err = r.check()
+	case r.splitMarked():
 		err = r.check()
 	default:
 		if i := r.splitSpaces(); i >= 0 {

@@ -110,6 +110,13 @@ func appendNumber(dst, b []byte) []byte {
 // isAddress tells whether b looks like an IP address, without brackets: four numbers up
 // to 255, or hexadecimal groups between colons.
 func isAddress(b []byte) bool {
+	if len(b) <= 15 && cap(b) >= 20 && isAddress4(b[:20], len(b)) {
+		return true
+	}
+	return isAddressByByte(b)
+}
+
+func isAddressByByte(b []byte) bool {
 	dots, value, digits := 0, 0, 0
 	for _, c := range b {
 		switch {
@@ -126,6 +133,39 @@ func isAddress(b []byte) bool {
 		}
 	}
 	return dots == 3 && digits > 0
+}
+
+// isAddress4 tells whether the first n bytes of b, which has 20, are four numbers up to 255.
+// Their lengths vary too much to be asked for one by one: the processor would guess wrong.
+func isAddress4(b []byte, n int) bool {
+	low, high := binary.LittleEndian.Uint64(b[:8]), binary.LittleEndian.Uint64(b[8:16])
+	dots := uint32(zeros(low^'.'*ones) | zeros(high^'.'*ones)<<8)
+	digits := uint32(digitsIn(low) | digitsIn(high)<<8)
+	all := uint32(1)<<n - 1
+	dots &= all
+	if (dots|digits)&all != all || bits.OnesCount32(dots) != 3 {
+		return false
+	}
+	first := bits.TrailingZeros32(dots)
+	dots &= dots - 1
+	second := bits.TrailingZeros32(dots)
+	third := 31 - bits.LeadingZeros32(dots)
+	return notByte(b, 0, first)|notByte(b, first+1, second)|notByte(b, second+1, third)|notByte(b, third+1, n) == 0
+}
+
+// notByte returns 0 if the digits of b from start to end are a number up to 255, of one to
+// three digits.
+func notByte(b []byte, start, end int) uint32 {
+	n := uint32(end - start)
+	x := binary.LittleEndian.Uint32(b[start:]) << ((32 - 8*n) & 31) // the last digit comes highest
+	value := (x>>8&15)*100 + (x>>16&15)*10 + x>>24&15
+	return (255-value)>>31 | (3-n)>>31 | (n-1)>>31
+}
+
+// digitsIn returns a bit for each byte of x that is a digit.
+func digitsIn(x uint64) uint64 {
+	const upper = 0xf0 * ones
+	return zeros((x^0x30*ones)&upper | ((x&^upper)+6*ones)&upper)
 }
 
 func isAddress6(b []byte) bool {
@@ -155,6 +195,11 @@ func isAddress6(b []byte) bool {
 // port, and so does one in IPv6 without brackets whose last colon cannot precede a port.
 func splitAddress(b []byte) (host, port []byte) {
 	i := len(b) - 1
+	if len(b) >= 8 { // a port has five digits at most
+		if colons := zeros(binary.LittleEndian.Uint64(b[len(b)-8:]) ^ ':'*ones); colons != 0 {
+			i = len(b) - 9 + bits.Len64(colons)
+		}
+	}
 	for i >= 0 && b[i] != ':' {
 		i--
 	}
@@ -415,27 +460,6 @@ func find(b []byte, i int, c byte) int {
 // lowest high bit set is its.
 func firstZero(x uint64) int {
 	return bits.TrailingZeros64((x-ones)&^x&highs) >> 3
-}
-
-// isPlain tells whether no byte of b is a control character or outside of ASCII: whether
-// each has one of the bits 0x20 and 0x40 set, and none the highest.
-func isPlain(b []byte) bool {
-	some, all := uint64(0), ^uint64(0)
-	i := 0
-	for ; i+block <= len(b); i += block {
-		p := (*[block]byte)(b[i:])
-		w, x := binary.LittleEndian.Uint64(p[0:8]), binary.LittleEndian.Uint64(p[8:16])
-		y, z := binary.LittleEndian.Uint64(p[16:24]), binary.LittleEndian.Uint64(p[24:32])
-		some |= w | x | y | z
-		all &= (w | w>>1) & (x | x>>1) & (y | y>>1) & (z | z>>1)
-	}
-	for _, c := range b[i:] {
-		if c < 0x20 {
-			return false
-		}
-		some |= uint64(c)
-	}
-	return some&highs == 0 && all&(0x20*ones) == 0x20*ones
 }
 
 const hex = "0123456789abcdef"
