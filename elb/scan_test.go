@@ -77,7 +77,7 @@ func FuzzSplit(f *testing.F) {
 		`a "b c" d`, ` a  b `, `"a" "" " "`, `"a"b c`, `a"b" c`, `"a`, `a "`, `""`, `" "`, "a\tb", `a \"b" c`,
 		strings.Repeat("a ", 58), strings.Repeat("a ", 59), strings.Repeat("a ", 60), strings.Repeat("b", 63) + ` "c d"`,
 		strings.Repeat("b", 62) + ` "c d"`, `"` + strings.Repeat("b", 62) + `" d`, `"` + strings.Repeat("b ", 100) + `" d`,
-		`"` + strings.Repeat("b", 62) + `"x d`, strings.Repeat("b", 64) + `"c" d`, // what is wrong only across blocks
+		`"` + strings.Repeat("b", 62) + `"x d`, strings.Repeat("b", 64) + `"c d" e`, // what is wrong only across blocks
 		strings.Repeat(`"c d" `, 30), strings.Repeat("b", 64), strings.Repeat("b", 63) + " ", strings.Repeat("b", maxMarked),
 	} {
 		f.Add([]byte(line))
