@@ -12,7 +12,7 @@ import (
 
 func TestMarksAreThoseOfEachByte(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
-	for range 20_000 {
+	for range 4_000 {
 		line := make([]byte, 1+random.IntN(200))
 		for i := range line {
 			line[i] = " \"ab-"[random.IntN(5)]
@@ -44,7 +44,7 @@ func TestMarksAreThoseOfEachByte(t *testing.T) {
 
 func TestBlocksAreMarkedAsTheirBytes(t *testing.T) {
 	random := rand.New(rand.NewPCG(3, 4))
-	for range 20_000 {
+	for range 4_000 {
 		line := make([]byte, marked*(1+random.IntN(4)))
 		for i := range line {
 			if line[i] = " \"ab-"[random.IntN(5)]; random.IntN(100) == 0 {
@@ -112,7 +112,7 @@ func TestUsualLinesAreSplitByTheirMarks(t *testing.T) {
 func TestAddressesAtOnce(t *testing.T) {
 	random := rand.New(rand.NewPCG(5, 6))
 	addresses := 0
-	for range 300_000 {
+	for range 40_000 {
 		var b []byte
 		for i := range 3 + random.IntN(3) {
 			if i > 0 && random.IntN(20) > 0 {
@@ -136,7 +136,7 @@ func TestAddressesAtOnce(t *testing.T) {
 			t.Fatalf("%q splits into %q and %q", b[:n], host, port)
 		}
 	}
-	if addresses < 1000 {
+	if addresses < 500 {
 		t.Errorf("%d addresses among what was tried", addresses)
 	}
 }

@@ -82,7 +82,7 @@ func TestMemoryIsUsedAgainOnlyWhenNobodyLooks(t *testing.T) {
 			return nil
 		},
 	})
-	const count = 3000
+	const count = 800
 	for n := range count {
 		add(t, b, sink.Record{ID: fmt.Sprint(n), Data: numbered(n)})
 	}
