@@ -74,6 +74,7 @@ var suites = map[string]bool{
 	// What tests and benchmarks run against.
 	"myrmidon/internal/testkit/kinesalite": true,
 	"myrmidon/internal/testkit/haproxyd":   true,
+	"myrmidon/internal/testkit/long":       true,
 	"myrmidon/internal/testkit/natsserver": true,
 	"myrmidon/internal/testkit/netfault":   true,
 	"myrmidon/internal/testkit/program":    true,

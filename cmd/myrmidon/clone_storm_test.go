@@ -9,12 +9,14 @@ import (
 	"testing"
 	"time"
 
+	"myrmidon/internal/testkit/long"
 	"myrmidon/internal/testkit/s3stub"
 )
 
 // A store that has too much to do, or a network that breaks, costs time and a bounded
 // number of requests, and no object.
 func TestClonesInBadWeather(t *testing.T) {
+	long.Test(t)
 	t.Parallel()
 	const n = 3000
 	for name, tt := range map[string]struct {
@@ -124,6 +126,7 @@ func TestInterruptedClonesGoOn(t *testing.T) {
 
 // SIGTERM is what a machine that goes down sends.
 func TestATerminatedCloneGoesOn(t *testing.T) {
+	long.Test(t)
 	const n = 4000
 	s := newCloneShop(t, s3stub.Config{Latency: quickly})
 	s.mirror(n)

@@ -22,6 +22,7 @@ import (
 
 	"myrmidon/internal/logs"
 	"myrmidon/internal/testkit/kinesalite"
+	"myrmidon/internal/testkit/long"
 	"myrmidon/internal/testkit/s3server"
 	"myrmidon/internal/testkit/sinkfault"
 )
@@ -294,6 +295,7 @@ func TestLogsToKinesis(t *testing.T) {
 // TestAKilledShipmentLosesNothing kills the program at random, while its destination dies
 // in mid-window, acknowledges late, twice and in part.
 func TestAKilledShipmentLosesNothing(t *testing.T) {
+	long.Test(t)
 	s := newLogShop(t, 12, 20_000)
 	random := rand.New(rand.NewPCG(5, 6))
 	var mu sync.Mutex

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"myrmidon"
+	"myrmidon/internal/testkit/long"
 	"myrmidon/object"
 	"myrmidon/sink"
 )
@@ -371,6 +372,7 @@ func TestWhatIsRefusedIsParkedAndTriedAgainAlone(t *testing.T) {
 }
 
 func TestBadDaysOfObjects(t *testing.T) {
+	long.Test(t)
 	text := someLines(3000)
 	whole := packed(t, text)
 	rotten := bytes.Clone(whole)
