@@ -525,6 +525,7 @@ func TestBadValuesNameTheirFlag(t *testing.T) {
 // The list of a fleet's run is on the broker, its requests come with the jobs' results, and
 // both are right after a worker was killed.
 func TestAListOnAFleet(t *testing.T) {
+	long.Test(t)
 	t.Parallel()
 	const n = 4000
 	s := newCloneShop(t, s3stub.Config{Latency: map[s3stub.Verb]time.Duration{s3stub.Copy: 5 * time.Millisecond}})

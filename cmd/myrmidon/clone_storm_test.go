@@ -82,6 +82,7 @@ func forAWhile(d time.Duration, choose func(s3stub.Request) *s3stub.Fault) func(
 // Ctrl-C once finishes what is under way, twice ends it at once. Either way the rest is
 // done later, and nothing is lost.
 func TestInterruptedClonesGoOn(t *testing.T) {
+	long.Test(t)
 	t.Parallel()
 	const n = 8000
 	for name, tt := range map[string]struct {
