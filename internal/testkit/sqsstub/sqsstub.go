@@ -1,6 +1,6 @@
 // Package sqsstub is the part of Amazon SQS that a reader of a queue uses, inside the
-// process: ReceiveMessage, DeleteMessage and ChangeMessageVisibility by the JSON protocol,
-// with visibility as SQS has it. Source: Amazon SQS API reference. Signatures are looked
+// process: ReceiveMessage, DeleteMessage, ChangeMessageVisibility and GetQueueAttributes by the
+// JSON protocol, with visibility as SQS has it. Source: Amazon SQS API reference. Signatures are looked
 // for, not at.
 //
 // The package is for tests.
@@ -19,6 +19,9 @@ import (
 type Queue struct {
 	// Fail, unless it is nil, says which requests fail, with a status.
 	Fail func(action string) int
+	// Refuse, unless it is nil, says of a request with which status and code it is refused; a
+	// status of 0 lets it pass.
+	Refuse func(w http.ResponseWriter, r *http.Request, action string) (status int, code string)
 
 	mu       sync.Mutex
 	messages []*message
@@ -90,7 +93,15 @@ func (q *Queue) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+	if q.Refuse != nil {
+		if status, code := q.Refuse(w, r, action); status != 0 {
+			refuse(w, status, code)
+			return
+		}
+	}
 	switch action {
+	case "GetQueueAttributes":
+		fmt.Fprintf(w, `{"Attributes":{"ApproximateNumberOfMessages":"%d"}}`, q.visible())
 	case "ReceiveMessage":
 		q.receive(w, r, in.MaxNumberOfMessages, time.Duration(in.WaitTimeSeconds)*time.Second, time.Duration(in.VisibilityTimeout)*time.Second)
 	case "DeleteMessage", "ChangeMessageVisibility":
@@ -113,6 +124,18 @@ func (q *Queue) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		refuse(w, http.StatusBadRequest, "com.amazonaws.sqs#UnsupportedOperation")
 	}
+}
+
+// visible counts the messages that would be received now.
+func (q *Queue) visible() (n int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, m := range q.messages {
+		if !m.visible.After(time.Now()) {
+			n++
+		}
+	}
+	return n
 }
 
 func (q *Queue) receive(w http.ResponseWriter, r *http.Request, most int, wait, hide time.Duration) {
