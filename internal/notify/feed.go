@@ -50,6 +50,8 @@ type source interface {
 	follow(f *Feed) error
 	// waiting is how many objects wait that f was not told of.
 	waiting() int64
+	// end is called when nothing is under way any more.
+	end() error
 }
 
 // Feed is a source that is followed. [Config.Queue], [Config.Listing] and [Config.Webhook] make
@@ -95,7 +97,12 @@ func (f *Feed) Stats() Stats {
 // source fails.
 func (f *Feed) Run(taking, working context.Context, do Do, failed func(error)) {
 	f.taking, f.working, f.do = taking, working, do
-	defer f.calls.Wait()
+	defer func() {
+		f.calls.Wait()
+		if err := f.source.end(); err != nil {
+			f.cfg.Log.Warn("what is done could not be remembered", "source", f.name, "err", err)
+		}
+	}()
 	for pause := f.cfg.Pause; taking.Err() == nil; {
 		err := f.source.follow(f)
 		if taking.Err() != nil {

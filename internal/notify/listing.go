@@ -37,10 +37,11 @@ type listing struct {
 	cfg  ListingConfig
 	seen *Seen
 
-	mu    sync.Mutex
-	open  map[string]*listed // objects that are not done, by key
-	pass  int
-	saved time.Time
+	mu      sync.Mutex
+	open    map[string]*listed // objects that are not done, by key
+	pass    int
+	saved   time.Time
+	fresher bool // more is done than the file says
 }
 
 // listed is an object that is not done.
@@ -156,11 +157,10 @@ func (l *listing) dispatch(f *Feed, found <-chan object.Info) {
 func (l *listing) finish(o object.Info, done bool) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !done {
-		l.open[o.Key].busy = false
-		return nil
+	l.open[o.Key].busy = false
+	if done {
+		delete(l.open, o.Key)
 	}
-	delete(l.open, o.Key)
 	var pending time.Time
 	busy := false
 	for _, u := range l.open {
@@ -169,11 +169,29 @@ func (l *listing) finish(o object.Info, done bool) error {
 			pending = u.Modified
 		}
 	}
-	l.seen.Finish(o, pending)
+	if done {
+		l.seen.Finish(o, pending)
+		l.fresher = true
+	}
 	if busy && time.Since(l.saved) < saveEvery {
 		return nil
 	}
-	l.saved = time.Now()
+	return l.save()
+}
+
+// end writes down what has not been.
+func (l *listing) end() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.save()
+}
+
+// save writes down what is done; l.mu is held.
+func (l *listing) save() error {
+	if !l.fresher {
+		return nil
+	}
+	l.saved, l.fresher = time.Now(), false
 	data, err := json.Marshal(l.seen)
 	if err != nil {
 		return err

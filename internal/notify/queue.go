@@ -33,6 +33,8 @@ func (c Config) Queue(ctx context.Context, address string) (*Feed, error) {
 
 func (q *followed) waiting() int64 { return q.depth.Load() }
 
+func (*followed) end() error { return nil } // the queue knows
+
 func (q *followed) follow(f *Feed) error {
 	// As many messages are held as there are slots: others may have the rest.
 	held := make(chan struct{}, cap(f.cfg.Slots))

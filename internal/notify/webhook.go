@@ -113,6 +113,8 @@ func loopback(host string) bool {
 
 func (h *webhook) waiting() int64 { return h.spool.waiting() }
 
+func (*webhook) end() error { return nil } // the folder knows
+
 func (h *webhook) follow(f *Feed) (err error) {
 	if h.listener == nil {
 		if h.listener, err = net.Listen("tcp", h.at); err != nil {
