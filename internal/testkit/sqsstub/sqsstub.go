@@ -43,8 +43,16 @@ func (q *Queue) Put(body string) {
 	q.messages = append(q.messages, &message{id: fmt.Sprint("m", len(q.messages)+q.deleted), body: body})
 }
 
-// Left returns how many messages are in the queue, visible or not, and Deleted and Received
-// how often a message was.
+// Expire ends the terms of all messages, as time would: they come again.
+func (q *Queue) Expire() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, m := range q.messages {
+		m.visible = time.Time{}
+	}
+}
+
+// Left returns how many messages are in the queue, visible or not.
 func (q *Queue) Left() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
