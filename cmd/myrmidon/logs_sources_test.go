@@ -98,8 +98,11 @@ func (f *follower) kill() {
 	_ = f.c.Wait() // that it was killed
 }
 
+// escapedLogs are escaped in notifications.
+const escapedLogs = "%d+a %%41.log"
+
 // upload puts objects through the server, which gives them ETags, and returns them.
-func (s *logShop) upload(objects, lines int) (out []listed) {
+func (s *logShop) upload(name string, objects, lines int) (out []listed) {
 	s.t.Helper()
 	at := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
 	folder := filepath.Join(s.dir, "src")
@@ -111,7 +114,7 @@ func (s *logShop) upload(objects, lines int) (out []listed) {
 		for i := range lines {
 			b.WriteString(balancerLine(at.Add(time.Duration(o*lines+i)*time.Millisecond), 200, i))
 		}
-		if err := os.WriteFile(filepath.Join(folder, fmt.Sprintf("%d+a %%41.log", o)), b.Bytes(), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(folder, fmt.Sprintf(name, o)), b.Bytes(), 0o600); err != nil {
 			s.t.Fatal(err)
 		}
 		s.lines += lines
@@ -179,7 +182,7 @@ func TestLogsFollowManySources(t *testing.T) {
 	s := newLogShop(t, 0, 0)
 	stub, queue := queueServer(t)
 	server := lumberjackServer(t, func(int) sinkfault.Window { return sinkfault.Window{} })
-	objects := s.upload(3, 40)
+	objects := s.upload(escapedLogs, 3, 40)
 	stub.Put(event(objects[0], "1"))
 	stub.Put(event(objects[1], "1"))
 	if err := os.Mkdir(filepath.Join(s.dir, "more"), 0o700); err != nil {
@@ -273,7 +276,7 @@ func TestTheSameNotificationFiveTimes(t *testing.T) {
 	s := newLogShop(t, 0, 0)
 	stub, queue := queueServer(t)
 	server := lumberjackServer(t, func(int) sinkfault.Window { return sinkfault.Window{} })
-	objects := s.upload(2, 50)
+	objects := s.upload(escapedLogs, 2, 50)
 	replaced := objects[1]
 	replaced.ETag = "0123456789abcdef0123456789abcdef"
 	for range 5 {
@@ -305,7 +308,7 @@ func TestAFollowerThatIsKilledLosesNothing(t *testing.T) {
 		}
 		return sinkfault.Window{Silent: dead.Load()}
 	})
-	objects := s.upload(6, 400)
+	objects := s.upload(escapedLogs, 6, 400)
 	args := []string{"q=" + queue, "hook=webhook://127.0.0.1:0/s3", "--to", "lumberjack://" + server.Addr(), "--slots", "4"}
 	f := s.follower(args...)
 	at := f.hook()
@@ -333,5 +336,21 @@ func TestAFollowerThatIsKilledLosesNothing(t *testing.T) {
 	sum := f.end(0)
 	if sum.Lines.Failed != 0 || len(ids(t, server.Received())) != s.lines {
 		t.Errorf("%+v", sum)
+	}
+}
+
+// The events of a real server, by a webhook.
+func TestLogsFollowAServersOwnEvents(t *testing.T) {
+	s := newLogShop(t, 0, 0)
+	server := lumberjackServer(t, func(int) sinkfault.Window { return sinkfault.Window{} })
+	f := s.follower("webhook://127.0.0.1:0/s3", "--to", "lumberjack://"+server.Addr())
+	t.Setenv("VGW_EVENT_WEBHOOK_URL", f.hook())
+	if err := s.s3.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.upload("%d.log", 3, 40)
+	until(t, "each line has arrived", func() bool { return len(server.Received()) == s.lines })
+	if sum := f.end(0); sum.Lines.Acked != int64(s.lines) || sum.Objects.Read != 3 || sum.Sources[0].Strange != 0 {
+		t.Errorf("%+v\n%s", sum, f.told)
 	}
 }
