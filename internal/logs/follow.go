@@ -3,6 +3,7 @@ package logs
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"maps"
 	"strings"
 	"sync"
@@ -80,7 +81,7 @@ func (f *Follower) Ship(ctx context.Context, from Address, key string) (Shipped,
 	if closeErr != nil && sink.TraitsOf(out.Sink).Unconfirmed {
 		shipErr = errors.Join(shipErr, closeErr) // nobody knows how much has arrived
 	}
-	if shipErr != nil && (ctx.Err() != nil || !myrmidon.IsPermanent(shipErr)) {
+	if shipErr != nil && (ctx.Err() != nil || !ofObject(shipErr)) {
 		f.failed(name, shipErr)
 		return Shipped{}, shipErr
 	}
@@ -89,6 +90,14 @@ func (f *Follower) Ship(ctx context.Context, from Address, key string) (Shipped,
 		return Shipped{}, err
 	}
 	return done, f.count(s, shipErr, done.Bytes)
+}
+
+// ofObject reports whether an object cannot be delivered for good: it is gone or broken. What is
+// wrong with rights or with the destination is wrong with all objects, and is waited for: parked,
+// a night of them would have to be found again by hand.
+func ofObject(err error) bool {
+	var to *sinkError
+	return myrmidon.IsPermanent(err) && !errors.Is(err, fs.ErrPermission) && !errors.As(err, &to)
 }
 
 // set makes the rejects of an object that nothing more is to be done for.

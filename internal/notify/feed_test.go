@@ -278,6 +278,23 @@ func TestWhatIsNotBegunIsGivenBack(t *testing.T) {
 	}
 }
 
+// A message waits longer each time that its object is not done.
+func TestWhatFailsIsTriedMoreAndMoreRarely(t *testing.T) {
+	stub := new(sqsstub.Queue)
+	stub.Put(put("k"))
+	cfg := config(1)
+	cfg.Again = 10 * time.Second
+	f, _ := queueFeed(t, cfg, stub, "logs")
+	run(t, f, func(context.Context, Object) error { return errors.New("not now") })
+	for i, want := range []time.Duration{10 * time.Second, 20 * time.Second, 40 * time.Second} {
+		until(t, "it was given back", func() bool { return stub.Hidden() == i+1 })
+		if is := stub.Term(); is > want || is < want-5*time.Second {
+			t.Errorf("after %d times it waits %v, want %v", i+1, is, want)
+		}
+		stub.Expire()
+	}
+}
+
 func TestASourceThatFailsIsTriedAgain(t *testing.T) {
 	stub := new(sqsstub.Queue)
 	var denied atomic.Bool

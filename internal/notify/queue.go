@@ -99,7 +99,9 @@ func (q *followed) message(f *Feed, m Message) {
 	after := context.WithoutCancel(f.working)
 	switch {
 	case failed != nil:
-		wait := f.cfg.Again
+		// Longer each time: a redrive policy counts how often a message was received, and what is
+		// wrong for an hour should not move a queue aside.
+		wait := f.cfg.Again << min(max(m.Times-1, 0), 5)
 		if errors.Is(failed, errEnding) {
 			wait = 0 // for others
 		} else {

@@ -90,6 +90,7 @@ func (q *Queue) String() string { return q.url }
 type Message struct {
 	ID      string
 	Body    []byte
+	Times   int // how often it was received, about; 0 if the queue does not say
 	receipt string
 }
 
@@ -119,14 +120,19 @@ func (q *Queue) Receive(ctx context.Context, most int) ([]Message, error) {
 			MessageID     string `json:"MessageId"`
 			Body          string `json:"Body"`
 			ReceiptHandle string `json:"ReceiptHandle"`
+			Attributes    struct {
+				Times string `json:"ApproximateReceiveCount"`
+			} `json:"Attributes"`
 		} `json:"Messages"`
 	}
 	err := q.call(ctx, "ReceiveMessage", map[string]any{
 		"MaxNumberOfMessages": min(max(most, 1), 10), "WaitTimeSeconds": int(wait.Seconds()), "VisibilityTimeout": int(q.visibility.Seconds()),
+		"AttributeNames": []string{"ApproximateReceiveCount"},
 	}, &out)
 	var all []Message
 	for _, m := range out.Messages {
-		all = append(all, Message{ID: m.MessageID, Body: []byte(m.Body), receipt: m.ReceiptHandle})
+		times, _ := strconv.Atoi(m.Attributes.Times) // 0: it is not known
+		all = append(all, Message{ID: m.MessageID, Body: []byte(m.Body), Times: times, receipt: m.ReceiptHandle})
 	}
 	return all, err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -89,6 +90,11 @@ func (c Config) Webhook(cfg WebhookConfig) (*Feed, error) {
 	}
 	if h.cfg.Most == 0 {
 		h.cfg.Most = mostEvents
+	}
+	if cfg.Cert != "" { // a wrong one is told now; it is read anew when it is served
+		if _, err := tls.LoadX509KeyPair(cfg.Cert, cfg.Key); err != nil {
+			return nil, err
+		}
 	}
 	if h.listener, err = net.Listen("tcp", h.at); err != nil {
 		return nil, err

@@ -2,8 +2,16 @@ package notify
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
+	"math/big"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -11,6 +19,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"myrmidon"
 )
@@ -172,6 +181,50 @@ func TestAWebhookAsksForItsToken(t *testing.T) {
 		if _, err := config(1).Webhook(bad); !myrmidon.IsPermanent(err) || myrmidon.Hint(err) == "" || strings.Contains(err.Error(), "secret") {
 			t.Errorf("%s: %v", bad.Address, err)
 		}
+	}
+}
+
+func TestAWebhookByTLS(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	about := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, about, about, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := WebhookConfig{Dir: filepath.Join(t.TempDir(), "events"), Cert: filepath.Join(t.TempDir(), "c.pem"), Key: filepath.Join(t.TempDir(), "k.pem")}
+	for file, block := range map[string]*pem.Block{cfg.Cert: {Type: "CERTIFICATE", Bytes: der}, cfg.Key: {Type: "PRIVATE KEY", Bytes: secret}} {
+		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var came calls
+	h := newHook(t, cfg, func(_ context.Context, o Object) error { came.add(o.Key); return nil })
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}
+	defer client.CloseIdleConnections()
+	resp, err := client.Post(strings.Replace(h.url, "http:", "https:", 1), "application/json", strings.NewReader(put("k")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	until(t, "it came", func() bool { return came.of("k") == 1 })
+	if resp := h.send(http.MethodPost, put("k")); resp.StatusCode != http.StatusBadRequest {
+		t.Errorf("without TLS: status %d", resp.StatusCode)
+	}
+	cfg.Address, cfg.Key = "webhook://127.0.0.1:0/", filepath.Join(t.TempDir(), "none.pem")
+	if _, err := config(1).Webhook(cfg); err == nil {
+		t.Error("a key that is not there")
 	}
 }
 

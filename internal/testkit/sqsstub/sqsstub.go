@@ -34,6 +34,7 @@ type Queue struct {
 type message struct {
 	id, body, receipt string
 	visible           time.Time
+	times             int
 }
 
 // Put adds a message.
@@ -71,6 +72,16 @@ func (q *Queue) Received() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.received
+}
+
+// Term returns for how long the only message is hidden from now on.
+func (q *Queue) Term() time.Duration {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.messages) != 1 {
+		return 0
+	}
+	return time.Until(q.messages[0].visible)
 }
 
 // Hidden returns how often a message's visibility was changed.
@@ -149,6 +160,7 @@ func (q *Queue) visible() (n int) {
 func (q *Queue) receive(w http.ResponseWriter, r *http.Request, most int, wait, hide time.Duration) {
 	type answer struct {
 		MessageId, Body, ReceiptHandle string
+		Attributes                     map[string]string
 	}
 	for until := time.Now().Add(wait); ; {
 		q.mu.Lock()
@@ -157,8 +169,9 @@ func (q *Queue) receive(w http.ResponseWriter, r *http.Request, most int, wait, 
 			if len(out) < most && !m.visible.After(time.Now()) {
 				q.receipts++
 				q.received++
+				m.times++
 				m.receipt, m.visible = fmt.Sprint("r", q.receipts), time.Now().Add(hide)
-				out = append(out, answer{m.id, m.body, m.receipt})
+				out = append(out, answer{m.id, m.body, m.receipt, map[string]string{"ApproximateReceiveCount": fmt.Sprint(m.times)}})
 			}
 		}
 		q.mu.Unlock()
