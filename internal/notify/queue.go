@@ -3,6 +3,7 @@ package notify
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -28,7 +29,7 @@ func (c Config) Queue(ctx context.Context, address string) (*Feed, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c.feed(q.String(), &followed{Queue: q}), nil
+	return c.feed("sqs://"+strings.TrimPrefix(q.url, "https://"), &followed{Queue: q}), nil
 }
 
 func (q *followed) waiting() int64 { return q.depth.Load() }
