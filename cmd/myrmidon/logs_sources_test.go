@@ -293,12 +293,38 @@ func TestTheSameNotificationFiveTimes(t *testing.T) {
 	}
 }
 
+// A destination that refuses everything, as with a wrong password, costs no message: it is named,
+// and lines arrive once it takes them.
+func TestAFollowerWaitsForARefusingDestination(t *testing.T) {
+	s := newLogShop(t, 0, 0)
+	stub, queue := queueServer(t)
+	var open atomic.Bool
+	bulk := sinkfault.NewBulk(func(int) sinkfault.Call {
+		if !open.Load() {
+			return sinkfault.Call{Status: http.StatusUnauthorized, Error: "security_exception"}
+		}
+		return sinkfault.Call{}
+	})
+	server := httptest.NewServer(bulk)
+	defer server.Close()
+	stub.Put(event(s.upload(escapedLogs, 1, 20)[0], "1"))
+	file := filepath.Join(s.dir, "status.json")
+	f := s.follower(queue, "--to", server.URL+"/alb", "--status", file, "--stats", "1s", "-q")
+	until(t, "the status names the refusal", func() bool {
+		data, err := os.ReadFile(file)
+		return err == nil && strings.Contains(string(data), `"lastError":`) && strings.Contains(string(data), "security_exception")
+	})
+	open.Store(true)
+	stub.Expire()
+	until(t, "the message is deleted", func() bool { return stub.Deleted() == 1 })
+	if sum := f.end(0); sum.Lines.Acked != 20 || sum.Objects.Read != 1 || sum.Sources[0].LastError != "" || len(bulk.Received()) != 20 {
+		t.Errorf("%+v", sum)
+	}
+}
+
 // A follower of a queue and a webhook is killed while lines are under way: messages and events
 // come again, and no line is lost.
 func TestAFollowerThatIsKilledLosesNothing(t *testing.T) {
-	if raced {
-		t.Skip("the program is built without the detector")
-	}
 	s := newLogShop(t, 0, 0)
 	stub, queue := queueServer(t)
 	var dead atomic.Bool
@@ -308,7 +334,7 @@ func TestAFollowerThatIsKilledLosesNothing(t *testing.T) {
 		}
 		return sinkfault.Window{Silent: dead.Load()}
 	})
-	objects := s.upload(escapedLogs, 6, 400)
+	objects := s.upload(escapedLogs, 6, 150)
 	args := []string{"q=" + queue, "hook=webhook://127.0.0.1:0/s3", "--to", "lumberjack://" + server.Addr(), "--slots", "4"}
 	f := s.follower(args...)
 	at := f.hook()

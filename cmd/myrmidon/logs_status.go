@@ -110,6 +110,9 @@ func (n *following) progress(sum logs.Summary) string {
 		} else {
 			fmt.Fprintf(&b, ", last seen %v ago", time.Since(s.LastSeen).Round(time.Second))
 		}
+		if s.LastError != "" {
+			fmt.Fprintf(&b, "; the last object: %s", plain(s.LastError))
+		}
 		if s.Failing != "" {
 			fmt.Fprintf(&b, "; failing since %s: %s", s.Since.Format(time.RFC3339), plain(s.Failing))
 		}

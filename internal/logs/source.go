@@ -25,6 +25,8 @@ type SourceSummary struct {
 	Lag    *float64  `json:"lagSeconds,omitempty"`
 	// Quiet says that no line has come for longer than is expected.
 	Quiet bool `json:"quiet,omitempty"`
+	// LastError is why the last object could not be shipped for now; absent once one is.
+	LastError string `json:"lastError,omitempty"`
 	// Failing says why the source cannot be followed for now, and Since since when.
 	Failing string    `json:"failing,omitempty"`
 	Since   time.Time `json:"failingSince,omitzero"`
@@ -57,8 +59,10 @@ func (s *SourceCount) End(o Shipped, err error) {
 	defer s.mu.Unlock()
 	s.busy--
 	if err != nil {
+		s.counts.LastError = err.Error()
 		return
 	}
+	s.counts.LastError = ""
 	s.counts.Lines.add(o.Counts)
 	s.counts.Objects.Read++
 	s.counts.Objects.Bytes += o.Bytes

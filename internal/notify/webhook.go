@@ -29,6 +29,8 @@ const (
 	mostEvents = 10_000
 	// fullAgain is when a sender is asked to try again if no more are kept.
 	fullAgain = 30 * time.Second
+	// mostRequests is how many requests are read at once.
+	mostRequests = 64
 	// lastRequests is how long requests under way have when nothing more is taken.
 	lastRequests = 5 * time.Second
 )
@@ -58,6 +60,7 @@ type webhook struct {
 	listener net.Listener // until it is served
 	spool    *spool
 	topics   topics
+	requests chan struct{} // has room for those that are read
 }
 
 // Webhook returns a feed of the events that are posted to an address, and listens there. An
@@ -81,7 +84,7 @@ func (c Config) Webhook(cfg WebhookConfig) (*Feed, error) {
 		return nil, myrmidon.Permanent(myrmidon.WithHint(fmt.Errorf("%s: others can reach this address, so a token is needed", cfg.Address),
 			"set MYRMIDON_WEBHOOK_TOKEN in the environment; or listen at 127.0.0.1"))
 	}
-	h := &webhook{cfg: cfg, at: u.Host, path: u.Path, token: sha256.Sum256([]byte(cfg.Token))}
+	h := &webhook{cfg: cfg, at: u.Host, path: u.Path, token: sha256.Sum256([]byte(cfg.Token)), requests: make(chan struct{}, mostRequests)}
 	if h.path == "" {
 		h.path = "/"
 	}
@@ -216,6 +219,13 @@ func (h *webhook) answer(f *Feed, w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "events are posted", http.StatusMethodNotAllowed)
 		return
 	}
+	select {
+	case h.requests <- struct{}{}:
+		defer func() { <-h.requests }()
+	default:
+		busy(w, "too many requests at once")
+		return
+	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxEvent))
 	var large *http.MaxBytesError
 	switch {
@@ -228,12 +238,19 @@ func (h *webhook) answer(f *Feed, w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	status, text := h.take(f, r.Context(), body)
-	if status == http.StatusServiceUnavailable {
-		w.Header().Set("Retry-After", strconv.Itoa(int(fullAgain.Seconds())))
-	}
-	if status != http.StatusOK {
+	switch status {
+	case http.StatusOK:
+	case http.StatusServiceUnavailable:
+		busy(w, text)
+	default:
 		http.Error(w, text, status)
 	}
+}
+
+// busy asks a sender to try again.
+func busy(w http.ResponseWriter, text string) {
+	w.Header().Set("Retry-After", strconv.Itoa(int(fullAgain.Seconds())))
+	http.Error(w, text, http.StatusServiceUnavailable)
 }
 
 // take keeps the events of a request, and says how it is answered.

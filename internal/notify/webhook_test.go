@@ -265,6 +265,22 @@ func TestAnEventThatWasAnsweredSurvives(t *testing.T) {
 	}
 }
 
+// More requests at once than are read are told to come again.
+func TestAWebhookBoundsWhatItReads(t *testing.T) {
+	var came calls
+	h := newHook(t, WebhookConfig{Dir: t.TempDir()}, func(_ context.Context, o Object) error { came.add(o.Key); return nil })
+	requests := h.feed.source.(*webhook).requests
+	for range mostRequests {
+		requests <- struct{}{}
+	}
+	if resp := h.post(put("k"), 503); resp.Header.Get("Retry-After") == "" {
+		t.Errorf("%v", resp.Header)
+	}
+	<-requests
+	h.post(put("k"), 200)
+	until(t, "it came", func() bool { return came.of("k") == 1 })
+}
+
 // Two events that name neither ETag nor sequencer may be of two objects.
 func TestEventsOfNoVersionAreKeptApart(t *testing.T) {
 	s, err := openSpool(t.TempDir(), 10)
