@@ -251,7 +251,7 @@ func (s *shipment) pump(ctx context.Context, lines *elb.Reader, only map[int64]b
 	var before sink.BatcherStats
 	settle := func(done bool) error {
 		if err := batcher.Flush(ctx); err != nil {
-			return err
+			return &sinkError{err}
 		}
 		st := batcher.Stats()
 		now.Counts.Sent += int64(st.Sent - before.Sent)
@@ -315,9 +315,17 @@ func (s *shipment) line(ctx context.Context, now *checkpoint, record *elb.Record
 		now.Counts.Filtered++
 		return nil
 	}
-	_, err := batcher.Add(ctx, sink.Record{ID: lineID(prefix.id, record.Offset), Time: t, Data: prefix.document(s.filter, record, t)})
-	return err
+	if _, err := batcher.Add(ctx, sink.Record{ID: lineID(prefix.id, record.Offset), Time: t, Data: prefix.document(s.filter, record, t)}); err != nil {
+		return &sinkError{err}
+	}
+	return nil
 }
+
+// sinkError is an error of the destination, not of the object.
+type sinkError struct{ err error }
+
+func (e *sinkError) Error() string { return e.err.Error() }
+func (e *sinkError) Unwrap() error { return e.err }
 
 // advance says where the next line begins. Lines that are tried again do not lead back.
 func (c *checkpoint) advance(line, end int64) {
