@@ -31,7 +31,7 @@ from a bucket or a disk, and deliver every line, or say which was not and why.`,
 		Args:    args(cobra.NoArgs), // a mistyped subcommand is an error
 		RunE:    func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(a.logsParse(), a.logsShip(), a.logsTop(), a.logsFields())
+	c.AddCommand(a.logsParse(), a.logsShip(), a.logsAudit(), a.logsTop(), a.logsFields())
 	return c
 }
 
