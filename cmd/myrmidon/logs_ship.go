@@ -18,6 +18,7 @@ import (
 
 	"myrmidon"
 	"myrmidon/engine"
+	"myrmidon/internal/enrich"
 	"myrmidon/internal/logs"
 	"myrmidon/internal/wire"
 	"myrmidon/sink"
@@ -133,7 +134,11 @@ func (a *app) shipLogs(ctx context.Context, f shipFlags, source string) error {
 		return err
 	}
 	fleet := a.nats.url != ""
-	if err := a.reachable(fleet, f.shared, []string{source}); err != nil {
+	files := append([]string{source}, spec.Filter.GeoIP...)
+	if spec.Filter.UserAgent != "" && spec.Filter.UserAgent != enrich.Builtin {
+		files = append(files, spec.Filter.UserAgent)
+	}
+	if err := a.reachable(fleet, f.shared, files); err != nil {
 		return err
 	}
 	if fleet && (spec.Sink == "-" || strings.HasPrefix(spec.Sink, "file://")) {

@@ -31,7 +31,7 @@ type Follower struct {
 // NewFollower opens the sink of a spec, whose address is not used. The caller closes the
 // follower.
 func (c Config) NewFollower(spec Spec) (*Follower, error) {
-	filter, err := spec.Filter.Prepare()
+	filter, err := spec.Filter.Open()
 	if err != nil {
 		return nil, err
 	}

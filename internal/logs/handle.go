@@ -44,7 +44,7 @@ func (w *worker) handle(ctx context.Context, job myrmidon.Job) (res myrmidon.Res
 	if len(t.Objects) != int(job.Count) {
 		return res, myrmidon.Permanent(fmt.Errorf("logs: a job of %d items has %d objects", job.Count, len(t.Objects)))
 	}
-	filter, err := t.Filter.Prepare()
+	filter, err := w.enrichers.prepare(t.Filter)
 	if err != nil {
 		return res, err
 	}

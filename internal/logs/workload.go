@@ -45,7 +45,7 @@ func Workload(cfg Config) myrmidon.Workload {
 	w := &worker{cfg: cfg, sinks: sinks{open: cfg.OpenSink}}
 	return myrmidon.Workload{
 		Name:    "logs",
-		Version: 1, // raised when Spec, task or cursor changes its shape
+		Version: 2, // raised when Spec, task or cursor changes its shape
 		Phases:  []myrmidon.Phase{{Name: "ship"}},
 		Planner: myrmidon.PlannerFunc(w.plan),
 		Kinds:   []myrmidon.Kind{{Name: KindShip, Handler: myrmidon.HandlerFunc(w.handle), Long: true, Attempts: shipAttempts}},
@@ -53,8 +53,9 @@ func Workload(cfg Config) myrmidon.Workload {
 }
 
 type worker struct {
-	cfg   Config
-	sinks sinks
+	cfg       Config
+	sinks     sinks
+	enrichers enrichers
 }
 
 // PlanNote is what a slice of the plan found.
