@@ -197,8 +197,7 @@ func (f *shipFlags) after(ctx context.Context, a *app, home engine.Home, spec lo
 
 // logsEnd is what a carrier does with runs of logs that have ended.
 type logsEnd struct {
-	after     func(*logs.Summary) error // nil where nothing more is asked for
-	delivered bool                      // some lines were
+	after func(*logs.Summary) error // nil where nothing more is asked for
 }
 
 // summarize prints what a run of logs came to, and returns an error if lines were delivered
@@ -237,7 +236,6 @@ func (c *carrier) summarize(home engine.Home, rep *engine.Report) error {
 	c.mu.Lock()
 	fmt.Fprintln(out, string(data))
 	c.mu.Unlock()
-	c.logs.delivered = sum.Lines.Acked > 0
 	if sum.Objects.Failed > 0 {
 		fmt.Fprintf(c.screen, "myrmidon: not everything was delivered: %s not parsed, %d refused, %s not whole\n  myrmidon parked list %s shows why; myrmidon runs retry %[4]s tries again\n",
 			plural(sum.Lines.Unparsed, "line"), sum.Lines.Failed, plural(sum.Objects.Failed, "object"), rep.ID)
