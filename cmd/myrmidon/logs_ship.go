@@ -60,6 +60,11 @@ When the process is killed, myrmidon runs resume goes on where it was.`,
   myrmidon logs ship s3://logs/cf/ --since 1h --to kinesis://access?region=eu-west-1 --redact-query`,
 		Args: args(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, in []string) error {
+			if a.nats.url == "" {
+				if err := enoughFiles(shipFiles(a.slots, f.to), "logs ship"); err != nil {
+					return err
+				}
+			}
 			if f.follow || strings.HasPrefix(in[0], "sqs://") {
 				if f.every < time.Second {
 					return usage(fmt.Errorf("--every %v: a second at least", f.every))
