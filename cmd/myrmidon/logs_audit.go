@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime/debug"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -65,6 +66,9 @@ func (a *app) auditLogs(ctx context.Context, f logFlags, source, to string) erro
 	there, end, err := a.holdings(ctx, to, filter.ECS)
 	if err != nil {
 		return err
+	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(shipGC)
 	}
 	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 	rows := 0

@@ -125,7 +125,8 @@ func TestAnAuditOfFilesCountsEachLineOnce(t *testing.T) {
 			if strings.HasPrefix(id, lost) && at < 5000 {
 				continue
 			}
-			doc := map[string]any{"@timestamp": stamp, "id": id, "object": name}
+			// Members are written in the order of their names: one is behind the offset.
+			doc := map[string]any{"@timestamp": stamp, "id": id, "object": name, "offset": at, "path": "x"}
 			if o%2 == 1 {
 				doc = map[string]any{"@timestamp": stamp, "event.id": id, "log.file.path": name}
 			}
@@ -138,7 +139,7 @@ func TestAnAuditOfFilesCountsEachLineOnce(t *testing.T) {
 		put(fmt.Sprintf("2026/%02d.ndjson.gz", o), text.String())
 		text.Reset()
 	}
-	put("2026/x.ndjson", "{\"other\":1}\nnothing\n\n")
+	put("2026/x.ndjson", "{\"other\":1}\nnothing\n\n"+`{"id":"`+lost+`-0","object":"s3://logs/a/03.gz","offset":0,"cut":"of`)
 	temp := t.TempDir()
 	t.Setenv("TMPDIR", temp)
 	for _, most := range []int{tallyMemory, 300} {
@@ -157,7 +158,7 @@ func TestAnAuditOfFilesCountsEachLineOnce(t *testing.T) {
 		if err := tl.close(); err != nil {
 			t.Fatal(err)
 		}
-		if len(held) != 20 || held["s3://logs/a/00.gz"].Twice != 1 || held["s3://logs/a/07.gz"].Twice != 1 || held["s3://logs/a/05.gz"].Lines != 100 || files.Foreign != 2 {
+		if len(held) != 20 || held["s3://logs/a/00.gz"].Twice != 1 || held["s3://logs/a/07.gz"].Twice != 1 || held["s3://logs/a/05.gz"].Lines != 100 || files.Foreign != 3 {
 			t.Errorf("%d objects, %d foreign: %+v", len(held), files.Foreign, held["s3://logs/a/07.gz"])
 		}
 	}

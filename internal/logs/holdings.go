@@ -24,7 +24,7 @@ import (
 
 // Files are documents in files, a line each, packed or plain: a destination that was written
 // to by the sinks of files and of buckets. It implements [Holdings]. All files are read once,
-// into a few bytes an object and, beyond a million lines, a temporary file of 16 bytes a line.
+// into a few bytes an object and, beyond 262,144 lines, temporary files of 16 bytes a line.
 type Files struct {
 	Store object.Store
 	// Takes says which objects of the store are looked into; nil means all.
@@ -85,6 +85,25 @@ type document struct {
 	ECSObject string    `json:"log.file.path"`
 }
 
+// offsetMember is behind what a document of ours says of where it comes from.
+var offsetMember = []byte(`,"offset":`)
+
+// documentOf reads a line, mostly no more of it than its beginning: in a string, the quotes of
+// offsetMember would be escaped.
+func documentOf(line []byte) (doc document, ok bool) {
+	line = bytes.TrimSpace(line)
+	if i := bytes.Index(line, offsetMember); i > 0 && line[len(line)-1] == '}' {
+		was := line[i]
+		line[i] = '}'
+		err := json.Unmarshal(line[:i+1], &doc)
+		if line[i] = was; err == nil && doc.ID != "" {
+			return doc, true
+		}
+		doc = document{}
+	}
+	return doc, json.Unmarshal(line, &doc) == nil
+}
+
 func (d *Files) lines(raw io.Reader, t *tally, prefix string, single bool, f Filter) error {
 	in, err := NewBody(raw)
 	if err != nil {
@@ -96,8 +115,8 @@ func (d *Files) lines(raw io.Reader, t *tally, prefix string, single bool, f Fil
 		if len(bytes.TrimSpace(lines.Bytes())) == 0 {
 			continue
 		}
-		var doc document
-		if json.Unmarshal(lines.Bytes(), &doc) != nil {
+		doc, ok := documentOf(lines.Bytes())
+		if !ok {
 			d.Foreign++
 			continue
 		}
@@ -122,8 +141,8 @@ func (d *Files) lines(raw io.Reader, t *tally, prefix string, single bool, f Fil
 }
 
 const (
-	// tallyMemory is how many lines are held in memory: 16 MiB.
-	tallyMemory = 1 << 20
+	// tallyMemory is how many lines are held in memory: 4 MiB.
+	tallyMemory = 1 << 18
 	// tallyFiles is how many files they are spread over when there are more. Of 100 million
 	// lines, each has 400,000.
 	tallyFiles = 256
