@@ -116,8 +116,8 @@ type Job struct {
 	// a new epoch. Continued of the attempts before ended with [Continue].
 	Attempt   uint32 `json:"attempt"`
 	Continued uint32 `json:"continued,omitempty"`
-	Epoch   uint32 `json:"epoch,omitempty"`
-	Name    string `json:"name,omitempty"` // for people: "chunk 2 of 4"
+	Epoch     uint32 `json:"epoch,omitempty"`
+	Name      string `json:"name,omitempty"` // for people: "chunk 2 of 4"
 	// Units is the job's weight in progress and ETA, in the workload's unit (frames,
 	// bytes), the same that Amount counts in.
 	Units int64           `json:"units,omitempty"`

@@ -50,8 +50,13 @@ func TestAnAuditNamesEachObjectThatDiffers(t *testing.T) {
 	b.put("k6", []byte(someLines(2)+"no line\n"))
 	b.put("k7.gz", packed(t, someLines(3000))[:2000])
 	there := told{
-		{Object: "s3://logs/", Lines: 7}, {Object: "s3://logs/k0.gz", Lines: 10}, {Object: "s3://logs/k1.gz", Lines: 7},
-		{Object: "s3://logs/k3.gz", Lines: 12}, {Object: "s3://logs/k4.gz", Lines: 10, Twice: 4}, {Object: "s3://logs/k6", Lines: 2}, {Object: "s3://logs/z", Lines: 1},
+		{Object: "s3://logs/", Lines: 7},
+		{Object: "s3://logs/k0.gz", Lines: 10},
+		{Object: "s3://logs/k1.gz", Lines: 7},
+		{Object: "s3://logs/k3.gz", Lines: 12},
+		{Object: "s3://logs/k4.gz", Lines: 10, Twice: 4},
+		{Object: "s3://logs/k6", Lines: 2},
+		{Object: "s3://logs/z", Lines: 1},
 		{Object: "s3://other/z", Lines: 1},
 	}
 	sum, all := b.audit(Filter{}, there)
