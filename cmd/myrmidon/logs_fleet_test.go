@@ -48,7 +48,7 @@ func TestAFleetShipsLogsThoughAWorkerIsCutOff(t *testing.T) {
 			time.Sleep(5 * time.Millisecond)
 		}
 		second = s.worker("two") // it has all that the first leaves, which is most
-		for range 2 { // the first signal lets jobs end, the second stops at once
+		for range 2 {            // the first signal lets jobs end, the second stops at once
 			if err := first.Process.Signal(syscall.SIGTERM); err != nil {
 				t.Error(err)
 			}
