@@ -32,6 +32,7 @@ var floors = map[string]int{
 
 	"myrmidon/engine/jetstream":         2,
 	"myrmidon/internal/clone/documents": 2,
+	"myrmidon/internal/enrich":          2,
 	"myrmidon/internal/notify":          2,
 	"myrmidon/internal/ffmpeg":          2,
 	"myrmidon/internal/haproxytop":      2,

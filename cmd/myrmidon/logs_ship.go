@@ -18,6 +18,7 @@ import (
 
 	"myrmidon"
 	"myrmidon/engine"
+	"myrmidon/internal/enrich"
 	"myrmidon/internal/logs"
 	"myrmidon/internal/wire"
 	"myrmidon/sink"
@@ -64,6 +65,11 @@ authentication, and --tls-cert and --tls-key, since a token alone crosses the ne
   myrmidon logs ship s3://logs/cf/ --since 1h --to kinesis://access?region=eu-west-1 --redact-query`,
 		Args: args(cobra.MinimumNArgs(1)),
 		RunE: func(c *cobra.Command, in []string) error {
+			if a.nats.url == "" {
+				if err := enoughFiles(shipFiles(a.slots, len(in), f.to), "logs ship"); err != nil {
+					return err
+				}
+			}
 			switch {
 			case f.follow || follows(in):
 				return a.followLogs(c.Context(), f, in)
@@ -143,7 +149,11 @@ func (a *app) shipLogs(ctx context.Context, f shipFlags, source string) error {
 		return err
 	}
 	fleet := a.nats.url != ""
-	if err := a.reachable(fleet, f.shared, []string{source}); err != nil {
+	files := append([]string{source}, spec.Filter.GeoIP...)
+	if spec.Filter.UserAgent != "" && spec.Filter.UserAgent != enrich.Builtin {
+		files = append(files, spec.Filter.UserAgent)
+	}
+	if err := a.reachable(fleet, f.shared, files); err != nil {
 		return err
 	}
 	if fleet && (spec.Sink == "-" || strings.HasPrefix(spec.Sink, "file://")) {
@@ -202,8 +212,7 @@ func (f *shipFlags) after(ctx context.Context, a *app, home engine.Home, spec lo
 
 // logsEnd is what a carrier does with runs of logs that have ended.
 type logsEnd struct {
-	after     func(*logs.Summary) error // nil where nothing more is asked for
-	delivered bool                      // some lines were
+	after func(*logs.Summary) error // nil where nothing more is asked for
 }
 
 // summarize prints what a run of logs came to, and returns an error if lines were delivered
@@ -242,7 +251,6 @@ func (c *carrier) summarize(home engine.Home, rep *engine.Report) error {
 	c.mu.Lock()
 	fmt.Fprintln(out, string(data))
 	c.mu.Unlock()
-	c.logs.delivered = sum.Lines.Acked > 0
 	if sum.Objects.Failed > 0 {
 		fmt.Fprintf(c.screen, "myrmidon: not everything was delivered: %s not parsed, %d refused, %s not whole\n  myrmidon parked list %s shows why; myrmidon runs retry %[4]s tries again\n",
 			plural(sum.Lines.Unparsed, "line"), sum.Lines.Failed, plural(sum.Objects.Failed, "object"), rep.ID)

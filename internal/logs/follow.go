@@ -39,7 +39,7 @@ type Shipped struct {
 // NewFollower opens the sink of a spec, whose address is not used. The caller closes the
 // follower.
 func (c Config) NewFollower(spec Spec) (*Follower, error) {
-	filter, err := spec.Filter.Prepare()
+	filter, err := spec.Filter.Open()
 	if err != nil {
 		return nil, err
 	}
