@@ -33,13 +33,19 @@ func (v *View) WriteCSV(w io.Writer) error {
 	out = append(out, '\n')
 	var field []byte
 	for _, i := range v.Rows {
-		row := t.row(i)
+		row, slot := t.row(i), t.shapes[i].slot
 		for k, col := range cols {
 			if k > 0 {
 				out = append(out, ',')
 			}
-			switch c := row[col]; {
+			at := slot[col]
+			if at < 0 {
+				continue
+			}
+			switch c := row[at]; {
 			case c == empty:
+			case c >= 0 && c < 10:
+				out = append(out, '0'+byte(c))
 			case isNumber(c):
 				out = strconv.AppendInt(out, c, 10)
 			default:
@@ -115,11 +121,10 @@ func (v *View) appendJSON(dst []byte, i int, cols []int) []byte {
 		dst = append(dst, `,"state":`...)
 		dst = appendJSONString(dst, []byte(state))
 	}
-	row := t.row(i)
 	var text []byte
 	mixed := 0
 	for _, col := range cols {
-		c := row[col]
+		c := t.cell(i, col)
 		if c == empty {
 			continue
 		}
