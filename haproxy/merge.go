@@ -125,10 +125,24 @@ func (m *Merger) Table() *Table {
 	return t
 }
 
-// first makes out a copy of t, which is most of the work if t is the only table.
+// adopt is Add of a parsed table that is the first, and that nobody needs any longer: its
+// cells and its dump become out's, and t is empty.
+func (m *Merger) adopt(t *Table) {
+	*m.out, *t = *t, *m.out
+	t.schema = m.out.schema
+	m.begin(nil)
+}
+
+// first makes out a copy of t.
 func (m *Merger) first(t *Table) {
+	m.out.copyFrom(t)
+	m.begin(t.avg)
+}
+
+// begin prepares out, which is the first table, for those that follow. averaged are the
+// columns that it averaged in a merge before.
+func (m *Merger) begin(averaged []int32) {
 	out := m.out
-	out.copyFrom(t)
 	m.taken = m.taken[:0]
 	m.adds = 0
 	m.index.reset()
@@ -139,16 +153,16 @@ func (m *Merger) first(t *Table) {
 	}
 	m.setAverages()
 	m.rowMap = m.rowMap[:0]
-	for i := range t.rows {
+	for i := range out.rows {
 		m.rowMap = append(m.rowMap, int32(i))
 	}
-	if len(t.avg) > 0 && slices.Equal(t.avg, out.avg) {
-		return // t was merged by such rules before, and its sums are copied
+	if len(averaged) > 0 && slices.Equal(averaged, out.avg) {
+		return // it was merged by such rules before, and has its sums
 	}
 	n := len(out.avg)
 	out.sums = resize(out.sums, out.rows*n)
 	for i := range out.rows {
-		m.leafSums(out.sums[i*n:i*n+n], t, i)
+		m.leafSums(out.sums[i*n:i*n+n], out, i)
 	}
 }
 
