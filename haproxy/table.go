@@ -196,10 +196,15 @@ func (t *Table) State(i int) string {
 // States calls yield with each state that processes behind row i report, and how many
 // do.
 func (t *Table) States(i int, yield func(state []byte, processes int)) {
-	if t.schema.status < 0 {
-		return
+	if t.schema.status >= 0 {
+		t.values(i, t.schema.status, yield)
 	}
-	c := t.cell(i, t.schema.status)
+}
+
+// values calls yield with each of the texts that processes behind row i have in a column,
+// and with how many have it.
+func (t *Table) values(i, col int, yield func(text []byte, processes int)) {
+	c := t.cell(i, col)
 	if !isMix(c) {
 		if c != empty {
 			yield(t.scalar(c), t.Processes(i))
