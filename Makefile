@@ -64,9 +64,9 @@ build: ## build bin/myrmidon, static and stamped with its version
 	$(BUILD) -ldflags '-X main.version=$(VERSION)' -o bin/myrmidon ./cmd/myrmidon
 
 .PHONY: race
-race: ## run the tests with the race detector (but for the browser's)
+race: ## run the tests with the race detector, but for the long ones and the browser's
 	@scripts/setup.sh check
-	CGO_ENABLED=1 $(GO) test -race $(TESTFLAGS) $$($(GO) list $(PACKAGES) | grep -v '$(UNRACED)')
+	CGO_ENABLED=1 $(GO) test -race -short $(TESTFLAGS) $$($(GO) list $(PACKAGES) | grep -v '$(UNRACED)')
 
 .PHONY: fuzz
 fuzz: ## run each fuzz target for FUZZTIME (20s)

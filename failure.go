@@ -14,6 +14,7 @@ type Failure struct {
 	Hint      string        `json:"hint,omitempty"` // what the user can do
 	Permanent bool          `json:"permanent,omitempty"`
 	After     time.Duration `json:"after_ns,omitempty"` // wait at least so long
+	Continue  bool          `json:"continue,omitempty"` // see [Continue]
 }
 
 // Error returns the message, without the hint.
@@ -56,6 +57,21 @@ func RetryAfter(err error, d time.Duration) error {
 	return &retryAfterError{err, d}
 }
 
+type continueError struct{ err error }
+
+func (e *continueError) Error() string { return e.err.Error() }
+func (e *continueError) Unwrap() error { return e.err }
+
+// Continue marks err as no failure: the item's time was over (see [Kind.Limit]), what is done
+// of it is stored, and the rest is handed out again at once, to whichever worker is free. It
+// counts as no attempt. Continue(nil) is nil.
+func Continue(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &continueError{err}
+}
+
 // WithHint adds what the user can do about err; [Hint] finds it again.
 func WithHint(err error, hint string) error {
 	if err == nil {
@@ -93,6 +109,9 @@ func AsFailure(err error) *Failure {
 		return nil
 	}
 	f := &Failure{Message: err.Error(), Hint: Hint(err), Permanent: IsPermanent(err)}
+	var c *continueError
+	var told *Failure
+	f.Continue = !f.Permanent && (errors.As(err, &c) || errors.As(err, &told) && told.Continue)
 	var r *retryAfterError
 	var inner *Failure
 	switch {

@@ -32,6 +32,7 @@ var floors = map[string]int{
 
 	"myrmidon/engine/jetstream":         2,
 	"myrmidon/internal/clone/documents": 2,
+	"myrmidon/internal/enrich":          2,
 	"myrmidon/internal/notify":          2,
 	"myrmidon/internal/ffmpeg":          2,
 	"myrmidon/internal/haproxytop":      2,
@@ -75,6 +76,7 @@ var suites = map[string]bool{
 	// What tests and benchmarks run against.
 	"myrmidon/internal/testkit/kinesalite": true,
 	"myrmidon/internal/testkit/haproxyd":   true,
+	"myrmidon/internal/testkit/long":       true,
 	"myrmidon/internal/testkit/natsserver": true,
 	"myrmidon/internal/testkit/netfault":   true,
 	"myrmidon/internal/testkit/program":    true,

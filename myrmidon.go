@@ -42,7 +42,7 @@ const (
 type State string
 
 // The states of a run. Partial means that every phase ended, but for optional ones, and
-// some items were parked; failed means that nothing was done, or that a phase could not run
+// some items were parked; failed means that nothing was done, not even in part, or that a phase could not run
 // because of failures before it.
 const (
 	Planning  State = "planning"
@@ -90,6 +90,10 @@ type Kind struct {
 	Long bool
 	// Attempts is how often a failing item is tried in all; 0 means 3.
 	Attempts int
+	// Limit bounds how long a job may take, by its context's deadline; 0 means no bound. A
+	// handler that may need longer stops in time and returns what it has not done with an
+	// error marked by [Continue].
+	Limit time.Duration
 }
 
 // Job is the unit handed to a handler: a range of items of one shard, and a spec
@@ -109,10 +113,11 @@ type Job struct {
 	Count uint32   `json:"count"`
 	Only  []uint32 `json:"only,omitempty"`
 	// Attempt counts from 1 within an Epoch; a retry asked for by a person opens
-	// a new epoch.
-	Attempt uint32 `json:"attempt"`
-	Epoch   uint32 `json:"epoch,omitempty"`
-	Name    string `json:"name,omitempty"` // for people: "chunk 2 of 4"
+	// a new epoch. Continued of the attempts before ended with [Continue].
+	Attempt   uint32 `json:"attempt"`
+	Continued uint32 `json:"continued,omitempty"`
+	Epoch     uint32 `json:"epoch,omitempty"`
+	Name      string `json:"name,omitempty"` // for people: "chunk 2 of 4"
 	// Units is the job's weight in progress and ETA, in the workload's unit (frames,
 	// bytes), the same that Amount counts in.
 	Units int64           `json:"units,omitempty"`
@@ -182,6 +187,9 @@ type ItemResult struct {
 	Bytes int64           `json:"bytes,omitempty"`
 	Note  json.RawMessage `json:"note,omitempty"`
 	Error *Failure        `json:"error,omitempty"`
+	// Part says of an item that failed that some of it was done nevertheless: a run in
+	// which nothing else was done ends as partial, not as failed.
+	Part bool `json:"part,omitempty"`
 }
 
 // Usage is what a job used, children included. Times are wall-clock UTC.

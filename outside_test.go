@@ -51,6 +51,8 @@ func TestAnOutsideModuleImportsThePublicPackages(t *testing.T) {
 # pxname,svname,stot,status,type,
 app,web,42,"DOWN 1/2, UP 1/2",2,
 
+read lb, PID 7, 52 bytes
+web is UP, 1 processes, rate 0 true, 0 failed
 `
 	if diff := cmp.Diff(want, string(out)); diff != "" {
 		t.Errorf("what it prints (-want +got):\n%s", diff)

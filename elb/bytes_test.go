@@ -10,6 +10,9 @@ import (
 
 // The paths that look at eight bytes at a time are held against each byte there is.
 func TestEachByteAtEachPlace(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long: make test runs it")
+	}
 	const agent = "0123456789abcdef0123456789abcdefXYZ"
 	line := strings.Replace(string(ordinaryLine), "curl/7.46.0", agent, 1)
 	at := strings.Index(line, agent)
@@ -76,6 +79,9 @@ func isDigits(s string) bool {
 }
 
 func TestJSONIsTheSameInAnyBuffer(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long: make test runs it")
+	}
 	controls := strings.Repeat("\x01", 200)
 	lines := []string{
 		string(fullLine),

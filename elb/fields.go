@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // Kind is the type of a field. A kind says what the field is in JSON, always.
@@ -136,19 +137,23 @@ type key struct {
 	long  string
 }
 
-var schemas = [formats]*schema{
-	Classic:        newSchema(Classic, classicColumns),
-	ALB:            newSchema(ALB, albColumns),
-	ALBConnection:  newSchema(ALBConnection, albConnectionColumns),
-	ALBHealthCheck: newSchema(ALBHealthCheck, albHealthCheckColumns),
-	NLB:            newSchema(NLB, nlbColumns),
-	CloudFront:     newSchema(CloudFront, cloudFrontColumns),
-	S3Access:       newSchema(S3Access, s3AccessColumns),
-}
+// schemas are made when they are first asked for: other commands of a program that links
+// this package start faster.
+var schemas = sync.OnceValue(func() *[formats]*schema {
+	return &[formats]*schema{
+		Classic:        newSchema(Classic, classicColumns),
+		ALB:            newSchema(ALB, albColumns),
+		ALBConnection:  newSchema(ALBConnection, albConnectionColumns),
+		ALBHealthCheck: newSchema(ALBHealthCheck, albHealthCheckColumns),
+		NLB:            newSchema(NLB, nlbColumns),
+		CloudFront:     newSchema(CloudFront, cloudFrontColumns),
+		S3Access:       newSchema(S3Access, s3AccessColumns),
+	}
+})
 
 func schemaOf(f Format) *schema {
 	if f < formats {
-		return schemas[f]
+		return schemas()[f]
 	}
 	return nil
 }

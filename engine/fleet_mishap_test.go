@@ -11,6 +11,7 @@ import (
 
 	"myrmidon"
 	"myrmidon/engine"
+	"myrmidon/internal/testkit/long"
 )
 
 // batches is a workload of n jobs of a hundred items.
@@ -111,6 +112,7 @@ func TestAMistypedParkedNameLeavesAnEndedRunEnded(t *testing.T) {
 }
 
 func TestManyParkedBatchesAreRetriedInSeveralEvents(t *testing.T) {
+	long.Test(t)
 	t.Parallel()
 	f := newFleet(t)
 	w := batches(900, func() error { return myrmidon.Permanent(errors.New("never")) })

@@ -16,6 +16,7 @@ import (
 	"myrmidon"
 	"myrmidon/engine"
 	"myrmidon/engine/jetstream"
+	"myrmidon/internal/testkit/long"
 	"myrmidon/internal/testkit/natsserver"
 	"myrmidon/internal/testkit/netfault"
 )
@@ -394,6 +395,7 @@ func (b *syncBuffer) String() string {
 }
 
 func TestTenThousandParkedJobsAreListedRetriedAndDropped(t *testing.T) {
+	long.Test(t)
 	t.Parallel()
 	const n = 10_000
 	f := newFleet(t)

@@ -134,6 +134,11 @@ func (w *worker) handle(ctx context.Context, d Delivery) (res myrmidon.Result, e
 		if d.Again() {
 			ctx = myrmidon.WithRepeat(ctx)
 		}
+		if kind.Limit > 0 {
+			var stop context.CancelFunc
+			ctx, stop = context.WithTimeout(ctx, kind.Limit)
+			defer stop()
+		}
 		res, err = kind.Handler.Handle(ctx, job)
 		return err
 	})
@@ -168,7 +173,7 @@ func (w *worker) settle(ctx context.Context, job myrmidon.Job, res myrmidon.Resu
 		err = myrmidon.Permanent(fmt.Errorf("%s returned %d bytes of evidence, at most %d fit an event", job.Kind, n, maxEvidence))
 		res.Output, res.Items = nil, nil
 	}
-	failed, parked, failure := w.judge(job, res, err)
+	failed, parked, goesOn, failure := w.judge(job, res, err)
 	if len(parked) > 0 {
 		p := job
 		p.Only = parked
@@ -181,8 +186,14 @@ func (w *worker) settle(ctx context.Context, job myrmidon.Job, res myrmidon.Resu
 		next := job
 		next.Only = left
 		next.Attempt++
-		wait := max(backoff(job.Attempt), failure.After)
-		w.log.Info("job failed, trying again", "job", job.Name, "attempt", job.Attempt, "in", wait.Round(time.Millisecond), "err", failure)
+		wait := max(backoff(job.Attempt-job.Continued), failure.After)
+		if goesOn {
+			next.Continued++
+			wait = 0
+			w.log.Info("a job's time is over, it goes on in another one", "job", job.Name)
+		} else {
+			w.log.Info("job failed, trying again", "job", job.Name, "attempt", job.Attempt-job.Continued, "in", wait.Round(time.Millisecond), "err", failure)
+		}
 		batch.Again = []Again{{next, wait}}
 	}
 	lean := job
@@ -234,19 +245,22 @@ func clipText(s string) string {
 	return strings.ToValidUTF8(s[:maxReason], "") + "… (cut off)"
 }
 
-// judge says which items failed, which of them are parked, and why.
-func (w *worker) judge(job myrmidon.Job, res myrmidon.Result, err error) (failed, parked []uint32, failure *myrmidon.Failure) {
+// judge says which items failed, which of them are parked, and why: a permanent failure
+// before one of the moment, and any before that an item goes on. goesOn is set if that is all
+// that is the matter with those which are not parked.
+func (w *worker) judge(job myrmidon.Job, res myrmidon.Result, err error) (failed, parked []uint32, goesOn bool, failure *myrmidon.Failure) {
 	attempts := w.kinds[job.Kind].Attempts
 	if attempts == 0 {
 		attempts = defaultAttempts
 	}
-	last := int(job.Attempt) >= attempts
+	last := int(job.Attempt)-int(job.Continued) >= attempts
 	named := make(map[uint32]*myrmidon.Failure, len(res.Items))
 	for i, it := range res.Items {
 		res.Items[i].Error = clip(it.Error)
 		named[it.Index] = res.Items[i].Error
 	}
 	whole := clip(myrmidon.AsFailure(err))
+	goesOn = true
 	for i := range job.Items() {
 		f, ok := named[i]
 		if !ok {
@@ -256,14 +270,16 @@ func (w *worker) judge(job myrmidon.Job, res myrmidon.Result, err error) (failed
 			continue
 		}
 		failed = append(failed, i)
-		if last || f.Permanent {
+		if !f.Continue && last || f.Permanent {
 			parked = append(parked, i)
+		} else {
+			goesOn = goesOn && f.Continue
 		}
-		if failure == nil || f.Permanent && !failure.Permanent {
+		if failure == nil || failure.Continue && !f.Continue || f.Permanent && !failure.Permanent {
 			failure = f
 		}
 	}
-	return failed, parked, failure
+	return failed, parked, goesOn, failure
 }
 
 // without returns the elements of a that are not in b; both ascend.

@@ -89,7 +89,7 @@ func (r *Run) Retry(ids ...string) (int, error) {
 				continue // its event is on its way, or its items are done: see stillParked
 			}
 			taken = append(taken, parkedPrefix(r.info.ID)+p.ID)
-			j.Epoch, j.Attempt = epoch, 1
+			j.Epoch, j.Attempt, j.Continued = epoch, 1, 0
 			jobs = append(jobs, j)
 			j.Spec = nil
 			event.Jobs = append(event.Jobs, j)

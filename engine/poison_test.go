@@ -16,6 +16,7 @@ import (
 	"myrmidon"
 	"myrmidon/engine"
 	"myrmidon/engine/jetstream"
+	"myrmidon/internal/testkit/long"
 )
 
 // The environment that makes the test's own program a worker, or an owner, whose job 3
@@ -157,6 +158,7 @@ func wantPoison(t *testing.T, rep *engine.Report, killed int) {
 }
 
 func TestAJobThatKillsItsWorkersIsParkedAlone(t *testing.T) {
+	long.Test(t)
 	t.Parallel()
 	f := newFleet(t)
 	b := f.connect(f.server.URL())
@@ -177,6 +179,7 @@ func TestAJobThatKillsItsWorkersIsParkedAlone(t *testing.T) {
 }
 
 func TestAJobThatKillsItsOwnProcessIsParkedAlone(t *testing.T) {
+	long.Test(t)
 	t.Parallel()
 	dir := t.TempDir()
 	state, err := engine.OpenState(dir)

@@ -231,7 +231,9 @@ func (l *itemLines) of(e Event, emit func(ItemReport) error) error {
 			why = e.Error
 		}
 		if failed.Contains(i) && !parked.Contains(i) {
-			l.errors[at] = why
+			if why == nil || !why.Continue {
+				l.errors[at] = why
+			}
 			continue
 		}
 		if !l.first(e, parked.Contains(i), i) {
@@ -239,7 +241,7 @@ func (l *itemLines) of(e Event, emit func(ItemReport) error) error {
 		}
 		row := ItemReport{
 			Phase: l.tracker.phases[e.Phase].Name, Shard: e.Shard, Index: i, Name: it.Name, State: "done",
-			Attempts: e.Job.Attempt, Bytes: it.Bytes, Note: it.Note, Worker: e.Worker,
+			Attempts: e.Job.Attempt - e.Job.Continued, Bytes: it.Bytes, Note: it.Note, Worker: e.Worker,
 		}
 		if row.Name == "" {
 			row.Name = e.Job.Name

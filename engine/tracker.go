@@ -62,6 +62,8 @@ type Totals struct {
 	// See [myrmidon.Usage] and [myrmidon.Result].
 	Requests map[string]int64 `json:"requests,omitempty"`
 	Tally    map[string]int64 `json:"tally,omitempty"`
+	// Part is set once an item failed of which a part was done.
+	Part bool `json:"part,omitempty"`
 }
 
 // Counts is how many items a run, phase or group has.
@@ -200,9 +202,12 @@ func (t *tracker) result(e Event) {
 	t.use(e.Result.Usage)
 	bad := roaring.BitmapOf(e.Failed...)
 	parked := roaring.BitmapOf(e.Parked...)
-	if !bad.IsEmpty() {
+	if !bad.IsEmpty() && (e.Error == nil || !e.Error.Continue) {
 		t.totals.Failures++
 		t.lastErr = e.Error
+	}
+	for _, it := range e.Result.Items {
+		t.totals.Part = t.totals.Part || it.Part && parked.Contains(it.Index)
 	}
 	fresh := 0
 	for i := range e.Job.Items() {
@@ -403,7 +408,7 @@ func (t *tracker) next() (start int, end myrmidon.State) {
 	switch {
 	case skipped:
 		return -1, myrmidon.Failed
-	case anyFailed && t.counts().Done == 0:
+	case anyFailed && t.counts().Done == 0 && !t.totals.Part:
 		return -1, myrmidon.Failed
 	case anyFailed:
 		return -1, myrmidon.Partial

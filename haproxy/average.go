@@ -77,26 +77,30 @@ func (t *Table) requests(i int) uint64 {
 // leafSums fills the averages of row i of t, which is as first copied it.
 func (m *Merger) leafSums(sums []average, t *Table, i int) {
 	requests := t.requests(i)
-	cells := t.row(i)
 	for k, rule := range m.avgRule[t.types[i]] {
 		// The columns are those of the first table.
-		sums[k] = leaf(rule, cells[m.avg[k]], requests)
+		sums[k] = leaf(rule, t.cell(i, int(m.avg[k])), requests)
 	}
 }
 
 func leaf(rule Rule, c int64, requests uint64) average {
-	switch rule {
-	case Average:
-		return weigh(c, 1)
-	case AverageByRequests:
-		return weigh(c, requests)
-	}
-	return average{}
+	return weigh(c, weightOf(rule, requests))
 }
 
-// rowSums fills the averages of a row that came as row i of t, after join.
-func (m *Merger) rowSums(sums []average, t *Table, i int) {
-	for _, c := range m.plans[t.types[i]].avgs {
+// weightOf is what a number weighs by a rule.
+func weightOf(rule Rule, requests uint64) uint64 {
+	switch rule {
+	case Average:
+		return 1
+	case AverageByRequests:
+		return requests
+	}
+	return 0
+}
+
+// rowSums fills the averages of a row that came as row i of t.
+func (m *Merger) rowSums(sums []average, p *plan, t *Table, i int) {
+	for _, c := range p.avgs {
 		sums[c.k] = t.sumsOf(c, i)
 	}
 }
@@ -106,29 +110,27 @@ func (t *Table) sumsOf(c averaged, i int) average {
 	if c.from >= 0 {
 		return t.sums[i*len(t.avg)+int(c.from)]
 	}
-	return leaf(c.rule, t.cell(i, int(c.in)), t.requests(i))
+	return leaf(c.rule, t.row(i)[c.in], t.requests(i))
 }
 
-// mergeAverages adds row i of t to row at of out.
-func (m *Merger) mergeAverages(p *plan, at int, t *Table, i int) {
+// mergeAverages adds row i of t to row at of out, whose cells are s and d.
+func (m *Merger) mergeAverages(p *plan, at int, d []int64, t *Table, i int, s []int64) {
 	out := m.out
-	d, s := out.row(at), t.row(i)
 	sums := out.sums[at*len(out.avg) : (at+1)*len(out.avg)]
-	var requests uint64
-	if len(t.avg) == 0 && len(p.avgs) > 0 {
+	requests, leaves := uint64(0), len(t.avg) == 0
+	if leaves {
 		requests = t.requests(i)
 	}
-	for _, c := range p.avgs {
+	for k := range p.avgs {
+		c := &p.avgs[k]
 		a, b := d[c.out], s[c.in]
 		if b == empty {
 			continue
 		}
-		if c.from >= 0 {
-			sums[c.k].add(t.sums[i*len(t.avg)+int(c.from)])
-		} else if len(t.avg) > 0 {
-			sums[c.k].add(t.sumsOf(c, i))
-		} else {
-			sums[c.k].add(leaf(c.rule, b, requests))
+		if !leaves {
+			sums[c.k].add(t.sumsOf(*c, i))
+		} else if w := weightOf(c.rule, requests); w > 0 { // without traffic most weigh nothing
+			sums[c.k].add(weigh(b, w))
 		}
 		// The greatest is what is shown if nothing weighs anything.
 		if a != b || !isNumber(a) {

@@ -20,8 +20,9 @@ type Merger struct {
 
 	out      *Table
 	rules    *Rules
-	plans    [types]plan
-	schemas  [2]*schema // what plans are for: of out, and of the table added
+	plans    map[planKey]*plan
+	last     []*plan    // by row of the table added: those of the Add before
+	schemas  [2]*schema // what columns are for: of out, and of the table added
 	columns  []int32    // of the table added: their columns in out
 	identity bool       // columns are the same in both
 	avg      []int32    // the averaged columns of out
@@ -52,6 +53,7 @@ func Merge(rules *Rules, tables ...*Table) (*Table, error) {
 func (m *Merger) Reset(out *Table) {
 	if r := m.Rules.orDefault(); r != m.rules {
 		m.rules, m.schemas = r, [2]*schema{}
+		m.forgetPlans()
 	}
 	out.reset()
 	out.schema = nil
@@ -75,13 +77,29 @@ func (m *Merger) Add(t *Table) error {
 		return fmt.Errorf("haproxy: merge: more than %d cells", maxCells)
 	}
 	m.join(t)
-	m.match(t)
-	for i, at := range m.rowMap {
-		if at < 0 {
+	if len(t.avg) > 0 {
+		// A plan says where t has its sums: such a table has plans of its own.
+		m.forgetPlans()
+		defer m.forgetPlans()
+	}
+	m.rowMap = m.rowMap[:0]
+	// As long as the order is the same, a row is at the same place.
+	i := 0
+	for i < t.rows && i < m.out.rows && sameKey(m.out, i, t, i) {
+		m.rowMap = append(m.rowMap, int32(i))
+		m.mergeRow(i, t, i)
+		i++
+	}
+	if i == t.rows {
+		return nil
+	}
+	m.match(t, i)
+	for ; i < t.rows; i++ {
+		if at := m.rowMap[i]; at >= 0 {
+			m.mergeRow(int(at), t, i)
+		} else {
 			m.appendRow(t, i)
-			continue
 		}
-		m.mergeRow(int(at), t, i)
 	}
 	return nil
 }
@@ -93,9 +111,13 @@ func (m *Merger) Table() *Table {
 		return t
 	}
 	for i := range t.rows {
+		row, slot := t.row(i), t.shapes[i].slot
 		for k, col := range t.avg {
 			s := &t.sums[i*len(t.avg)+k]
-			if c := &t.cells[i*len(t.schema.names)+int(col)]; s.weight > 0 && *c != unmergeable {
+			if s.weight == 0 {
+				continue
+			}
+			if c := &row[slot[col]]; *c != unmergeable {
 				*c = s.mean()
 			}
 		}
@@ -103,10 +125,24 @@ func (m *Merger) Table() *Table {
 	return t
 }
 
-// first makes out a copy of t, which is most of the work if t is the only table.
+// adopt is Add of a parsed table that is the first, and that nobody needs any longer: its
+// cells and its dump become out's, and t is empty.
+func (m *Merger) adopt(t *Table) {
+	*m.out, *t = *t, *m.out
+	t.schema = m.out.schema
+	m.begin(nil)
+}
+
+// first makes out a copy of t.
 func (m *Merger) first(t *Table) {
+	m.out.copyFrom(t)
+	m.begin(t.avg)
+}
+
+// begin prepares out, which is the first table, for those that follow. averaged are the
+// columns that it averaged in a merge before.
+func (m *Merger) begin(averaged []int32) {
 	out := m.out
-	out.copyFrom(t)
 	m.taken = m.taken[:0]
 	m.adds = 0
 	m.index.reset()
@@ -117,16 +153,16 @@ func (m *Merger) first(t *Table) {
 	}
 	m.setAverages()
 	m.rowMap = m.rowMap[:0]
-	for i := range t.rows {
+	for i := range out.rows {
 		m.rowMap = append(m.rowMap, int32(i))
 	}
-	if len(t.avg) > 0 && slices.Equal(t.avg, out.avg) {
-		return // t was merged by such rules before, and its sums are copied
+	if len(averaged) > 0 && slices.Equal(averaged, out.avg) {
+		return // it was merged by such rules before, and has its sums
 	}
 	n := len(out.avg)
 	out.sums = resize(out.sums, out.rows*n)
 	for i := range out.rows {
-		m.leafSums(out.sums[i*n:i*n+n], t, i)
+		m.leafSums(out.sums[i*n:i*n+n], out, i)
 	}
 }
 
@@ -168,28 +204,41 @@ func resize[T any](s []T, n int) []T {
 	return s
 }
 
-// A plan is what to do with a row of one type: which columns, of out and of the table
-// added, by which rule. A column that no row of either has is left out.
+// A plan is what to do with a row of one type and shape that belongs to one of another
+// shape: which cells, by which rule. What neither has is left out.
 type plan struct {
-	used                            bitset // of out, when the plan was made
-	ready                           bool
+	planKey
+	wide                            *shape // that out's row must have, with the columns of both
 	sums                            []span
 	maxs, mins, least, limits, same []pair
 	avgs                            []averaged
 }
 
-// averaged is a column that is averaged: the k-th of out, and the from-th of a table
-// that was merged before, or -1.
+type planKey struct {
+	typ     Type
+	out, in *shape
+}
+
+// maxPlans bounds what a merger remembers.
+const maxPlans = 4096
+
+func (m *Merger) forgetPlans() {
+	clear(m.plans)
+	m.last = m.last[:0]
+}
+
+// averaged is a cell that is averaged: in the k-th averaged column of out, and in the
+// from-th of a table that was merged before, or -1.
 type averaged struct {
 	pair
 	k, from int32
 	rule    Rule
 }
 
-// A pair is a column of out and of the table added, -1 if it has none.
+// A pair is a cell of a row of out and of the table added, -1 if it has none.
 type pair struct{ out, in int32 }
 
-// of is the cell of a row of the table added: nothing if it has no such column.
+// of is the cell of a row of the table added: nothing if it has none.
 func (p pair) of(row []int64) int64 {
 	if p.in < 0 {
 		return empty
@@ -197,48 +246,25 @@ func (p pair) of(row []int64) int64 {
 	return row[p.in]
 }
 
-// A span is n columns in a row.
+// A span is n cells in a row.
 type span struct{ out, in, n int32 }
 
-// join makes out have all columns of t, and the plans fit both.
+// join makes out have all columns of t.
 func (m *Merger) join(t *Table) {
 	out := m.out
-	if m.schemas[0] != out.schema || m.schemas[1] != t.schema {
-		for i := range m.plans {
-			m.plans[i].ready = false
-		}
-		m.identity = sameNames(out.schema, t.schema)
-		m.columns = m.columns[:0]
-		if m.identity {
-			for i := range out.schema.names {
-				m.columns = append(m.columns, int32(i))
-			}
-		} else {
-			m.widen(t.schema)
-		}
-		m.schemas = [2]*schema{out.schema, t.schema}
+	if m.schemas[0] == out.schema && m.schemas[1] == t.schema {
+		return
 	}
-	for typ := range types {
-		used := &out.used[typ]
-		if m.identity {
-			for w, b := range t.used[typ] {
-				if w == len(*used) {
-					*used = append(*used, 0)
-				}
-				(*used)[w] |= b
-			}
-		} else {
-			for i, col := range m.columns {
-				if t.used[typ].has(i) {
-					used.add(int(col))
-				}
-			}
+	m.identity = sameNames(out.schema, t.schema)
+	m.columns = m.columns[:0]
+	if m.identity {
+		for i := range out.schema.names {
+			m.columns = append(m.columns, int32(i))
 		}
-		// What t averaged before it was merged is found by the plan, so it is made anew.
-		if p := &m.plans[typ]; !p.ready || !used.within(p.used) || len(t.avg) > 0 {
-			m.plan(typ, t)
-		}
+	} else {
+		m.widen(t.schema)
 	}
+	m.schemas = [2]*schema{out.schema, t.schema}
 }
 
 func sameNames(a, b *schema) bool {
@@ -277,15 +303,11 @@ func (m *Merger) widen(s *schema) {
 	if err != nil {
 		panic(err) // out had the keys already
 	}
-	cells := make([]int64, out.rows*len(names))
-	for i := range cells {
-		cells[i] = empty
-	}
-	for i := range out.rows {
-		copy(cells[i*len(names):], out.cells[i*old:(i+1)*old])
+	for i, shape := range out.shapes {
+		out.shapes[i] = wide.shape(shape.mask) // old columns stay where they are
 	}
 	before, sums := len(out.avg), out.sums
-	out.schema, out.cells = wide, cells
+	out.schema = wide
 	m.setAverages()
 	out.sums = make([]average, out.rows*len(out.avg))
 	for i := range out.rows {
@@ -294,33 +316,50 @@ func (m *Merger) widen(s *schema) {
 	}
 }
 
-func (m *Merger) plan(typ Type, t *Table) {
-	out, p := m.out, &m.plans[typ]
-	*p = plan{
-		ready: true, used: p.used[:0], sums: p.sums[:0], maxs: p.maxs[:0], mins: p.mins[:0], least: p.least[:0],
-		limits: p.limits[:0], same: p.same[:0], avgs: p.avgs[:0],
+// plan is what to do with row i of t, which belongs to row at of out.
+func (m *Merger) plan(at int, t *Table, i int) *plan {
+	key := planKey{t.types[i], m.out.shapes[at], t.shapes[i]}
+	for len(m.last) <= i {
+		m.last = append(m.last, nil)
 	}
-	in := make([]int32, len(out.schema.names))
+	// Most likely that of the same row at the time before.
+	if p := m.last[i]; p != nil && p.planKey == key {
+		return p
+	}
+	p := m.plans[key]
+	if p == nil {
+		if m.plans == nil || len(m.plans) >= maxPlans {
+			m.plans = make(map[planKey]*plan)
+		}
+		p = m.newPlan(key, t)
+		m.plans[key] = p
+	}
+	m.last[i] = p
+	return p
+}
+
+func (m *Merger) newPlan(key planKey, t *Table) *plan {
+	out, p := m.out, &plan{planKey: key}
+	mask := append(bitset(nil), key.out.mask...)
+	in := make([]int32, len(out.schema.names)) // the cell of t, by column of out
 	for i := range in {
 		in[i] = -1
 	}
-	for i, at := range m.columns {
-		in[at] = int32(i)
+	for k, col := range key.in.cols {
+		mask.add(int(m.columns[col]))
+		in[m.columns[col]] = int32(k)
 	}
-	for col, key := range out.schema.keys {
-		from := in[col]
-		if !out.used[typ].has(col) {
-			continue
-		}
-		p.used.add(col)
+	p.wide = out.schema.shape(mask)
+	for k, col := range p.wide.cols {
+		col := int(col)
 		if col == out.schema.pxname || col == out.schema.svname {
 			continue
 		}
-		rule := m.rules.Rule(key, typ)
+		rule := m.rules.Rule(out.schema.keys[col], key.typ)
 		if col == out.schema.typ {
 			rule = Max // the same, unless one dump has no such column
 		}
-		pr := pair{int32(col), from}
+		pr := pair{int32(k), in[col]}
 		if rule == Same || rule == Worst || rule == Key {
 			p.same = append(p.same, pr)
 			continue
@@ -329,7 +368,7 @@ func (m *Merger) plan(typ Type, t *Table) {
 			p.limits = append(p.limits, pr)
 			continue
 		}
-		if from < 0 {
+		if pr.in < 0 {
 			continue // t has nothing to add
 		}
 		switch rule {
@@ -342,10 +381,12 @@ func (m *Merger) plan(typ Type, t *Table) {
 		case Least:
 			p.least = append(p.least, pr)
 		case Average, AverageByRequests:
-			k := slices.Index(m.avg, int32(col))
-			p.avgs = append(p.avgs, averaged{pr, int32(k), int32(slices.Index(t.avg, from)), rule})
+			n := slices.Index(m.avg, int32(col))
+			from := slices.Index(t.avg, key.in.cols[pr.in])
+			p.avgs = append(p.avgs, averaged{pr, int32(n), int32(from), rule})
 		}
 	}
+	return p
 }
 
 func appendSpan(spans []span, p pair) []span {
@@ -358,20 +399,10 @@ func appendSpan(spans []span, p pair) []span {
 	return append(spans, span{p.out, p.in, 1})
 }
 
-// match finds the rows of t in out: at the same place as long as the order is the same,
-// and by an index from there on. The n-th of several rows of one key belongs to the
-// n-th.
-func (m *Merger) match(t *Table) {
+// match finds the rows of t from i on in out, by an index; those before have their own.
+// The n-th of several rows of one key belongs to the n-th.
+func (m *Merger) match(t *Table, i int) {
 	out := m.out
-	m.rowMap = m.rowMap[:0]
-	i := 0
-	for i < t.rows && i < out.rows && sameKey(out, i, t, i) {
-		m.rowMap = append(m.rowMap, int32(i))
-		i++
-	}
-	if i == t.rows {
-		return
-	}
 	for len(m.taken) < out.rows {
 		m.taken = append(m.taken, 0)
 	}
@@ -391,28 +422,23 @@ func (m *Merger) match(t *Table) {
 
 // appendRow gives out row i of t.
 func (m *Merger) appendRow(t *Table, i int) {
-	out := m.out
-	n := len(out.schema.names)
+	out, in := m.out, t.shapes[i]
 	at := out.rows
-	for range n {
-		out.cells = append(out.cells, empty)
+	var mask bitset
+	for _, col := range in.cols {
+		mask.add(int(m.columns[col]))
 	}
-	out.rows++
-	out.types = append(out.types, t.types[i])
+	out.addEmpty(t.types[i], out.schema.shape(mask))
 	out.procs = append(out.procs, t.procsOf(i))
-	cells := out.row(at)
-	used := &out.used[t.types[i]]
-	for from, col := range m.columns {
-		if c := t.cell(i, from); c != empty {
-			cells[col] = out.take(t, c)
-			used.add(int(col))
-		}
+	row, slot := out.row(at), out.shapes[at].slot
+	for k, c := range t.row(i) {
+		row[slot[m.columns[in.cols[k]]]] = out.take(t, c)
 	}
 	k := len(out.avg)
 	for range k {
 		out.sums = append(out.sums, average{})
 	}
-	m.rowSums(out.sums[at*k:at*k+k], t, i)
+	m.rowSums(out.sums[at*k:at*k+k], m.plan(at, t, i), t, i)
 	m.rowMap[i] = int32(at)
 }
 
@@ -432,20 +458,34 @@ func (t *Table) take(u *Table, c int64) int64 {
 	return c
 }
 
+// marks is negative unless all three cells are numbers.
+func marks(a, b, c int64) int64 { return (a ^ a<<1) | (b ^ b<<1) | (c ^ c<<1) }
+
 // mergeRow merges row i of t into row at.
 func (m *Merger) mergeRow(at int, t *Table, i int) {
-	out := m.out
-	typ := t.types[i]
-	p := &m.plans[typ]
+	out, p := m.out, m.plan(at, t, i)
+	if p.wide != p.out {
+		out.widen(at, p.wide)
+	}
 	d, s := out.row(at), t.row(i)
 	for _, sp := range p.sums {
 		ds := d[sp.out : sp.out+sp.n]
 		ss := s[sp.in : sp.in+sp.n]
 		ss = ss[:len(ds)]
-		for k, a := range ds {
-			b := ss[k]
+		k := 0
+		for ; k+4 <= len(ds); k += 4 {
+			// Four at once, if none needs more than an addition.
+			x, y := (*[4]int64)(ds[k:]), (*[4]int64)(ss[k:])
+			c0, c1, c2, c3 := x[0]+y[0], x[1]+y[1], x[2]+y[2], x[3]+y[3]
+			if marks(x[0], y[0], c0)|marks(x[1], y[1], c1)|marks(x[2], y[2], c2)|marks(x[3], y[3], c3) < 0 {
+				break
+			}
+			*x = [4]int64{c0, c1, c2, c3}
+		}
+		for ; k < len(ds); k++ {
+			a, b := ds[k], ss[k]
 			c := a + b
-			if (a^a<<1)|(b^b<<1)|(c^c<<1) >= 0 {
+			if marks(a, b, c) >= 0 {
 				ds[k] = c
 			} else {
 				ds[k] = out.combine(Sum, a, t, b)
@@ -454,7 +494,7 @@ func (m *Merger) mergeRow(at int, t *Table, i int) {
 	}
 	for _, c := range p.maxs {
 		a, b := d[c.out], s[c.in]
-		if (a^a<<1)|(b^b<<1) < 0 {
+		if marks(a, b, a) < 0 {
 			d[c.out] = out.combine(Max, a, t, b)
 		} else if b > a {
 			d[c.out] = b
@@ -469,7 +509,9 @@ func (m *Merger) mergeRow(at int, t *Table, i int) {
 	for _, c := range p.limits {
 		d[c.out] = out.combine(SumLimits, d[c.out], t, c.of(s))
 	}
-	m.mergeAverages(p, at, t, i)
+	if len(p.avgs) > 0 {
+		m.mergeAverages(p, at, d, t, i, s)
+	}
 	for _, c := range p.same {
 		a, b := d[c.out], c.of(s)
 		if a == b && (isNumber(a) || a == empty) {

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"myrmidon/internal/testkit/long"
 )
 
 func merge(tb testing.TB, tables ...*Table) *Table {
@@ -300,6 +302,7 @@ func checkLaws(tb testing.TB, a, b, c *Table) {
 }
 
 func TestMergingKeepsItsLaws(t *testing.T) {
+	long.Test(t)
 	for seed := range uint64(3000) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		a, b, c := random(r), random(r), random(r)

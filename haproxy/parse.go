@@ -2,9 +2,11 @@ package haproxy
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/csv"
 	"errors"
 	"fmt"
+	"math/bits"
 	"strings"
 )
 
@@ -103,83 +105,90 @@ func (t *Table) readRows(p int) error {
 	data, cols := t.raw, len(t.schema.names)
 	var mask [maxColumns / 64]uint64
 	words := (cols + 63) / 64
-	for i := range t.used {
-		for len(t.used[i]) < words {
-			t.used[i] = append(t.used[i], 0)
-		}
-	}
-	// There are most likely as many rows as in the last dump.
-	t.grow(min(cap(t.cells), cap(t.types)*cols) / cols)
+	// Most likely the rows are as in the last dump, whose shapes lie in t still.
+	before := t.shapes[:cap(t.shapes)]
+	t.cells = t.cells[:cap(t.cells)]
+	end := 0 // of the cells that are read
+	var s *shape
 	for data[p] != '\n' {
 		if (t.rows+1)*cols > maxCells {
 			return fmt.Errorf("haproxy: too many rows: %d of %d columns at most", maxCells/cols, cols)
 		}
-		if (t.rows+1)*cols > len(t.cells) {
-			// Lines bound rows from above: a quoted field may hold more line ends.
-			t.grow(t.rows + max(1, bytes.Count(data[p:], []byte{'\n'})-1))
+		if end+cols > len(t.cells) {
+			t.grow(end, p)
 		}
-		cells := t.cells[t.rows*cols : (t.rows+1)*cols]
-		next, err := t.readRow(cells, p, &mask)
+		next, n, err := t.readRow(t.cells[end:end+cols], p, &mask)
 		if err != nil {
 			return fmt.Errorf("haproxy: row %d: %w", t.rows+1, err)
 		}
 		p = next
-		typ := t.typeOf(cells)
-		used := t.used[typ]
-		for w := range used {
-			used[w] |= mask[w]
+		if i := t.rows; i < len(before) && before[i] != nil && before[i].of == t.schema {
+			s = before[i]
 		}
-		t.types = append(t.types, typ)
+		if s == nil || !s.mask.same(mask[:words]) {
+			s = t.schema.shape(mask[:words])
+		}
+		t.starts, t.shapes = append(t.starts, end), append(t.shapes, s)
+		end += n
+		t.types = append(t.types, t.typeOf(t.rows))
 		t.rows++
 	}
-	t.cells = t.cells[:t.rows*cols]
+	t.cells = t.cells[:end]
 	if p != len(data)-1 {
 		return fmt.Errorf("%w: %d bytes follow its blank line", ErrNotStats, len(data)-1-p)
 	}
 	return nil
 }
 
-// grow makes room for n rows, within what one step may take: a dump full of line ends
-// is not worth gigabytes.
-func (t *Table) grow(n int) {
-	cols := len(t.schema.names)
-	want := n * cols
-	if want <= len(t.cells) {
-		return
-	}
-	// A row has at least a byte a column.
-	want = max(min(want, len(t.raw)+cols), (t.rows+1)*cols)
-	if want > cap(t.cells) {
-		cells := make([]int64, want)
-		copy(cells, t.cells)
-		t.cells = cells
-	}
-	t.cells = t.cells[:want]
-	if cap(t.types) < want/cols {
-		t.types = append(make([]Type, 0, want/cols), t.types...)
+// grow makes room for what the dump may hold from p on, behind the first end cells.
+func (t *Table) grow(end, p int) {
+	// Lines bound rows from above, as a quoted field may have more of them; so do commas,
+	// which a dump full of line ends lacks. Cells have a byte at least, beside their comma.
+	// Pages that stay empty cost nothing.
+	rest, cols := t.raw[p:], len(t.schema.names)
+	commas := bytes.Count(rest, []byte{','})
+	lines := min(bytes.Count(rest, []byte{'\n'}), commas/max(cols-1, 1)+1)
+	want := end + cols + min(len(rest)-commas, lines*cols)
+	cells := make([]int64, want)
+	copy(cells, t.cells[:end])
+	t.cells = cells
+	if n := t.rows + lines; n > cap(t.types) {
+		t.types = append(make([]Type, 0, n), t.types...)
+		t.starts = append(make([]int, 0, n), t.starts...)
+		t.shapes = append(make([]*shape, 0, n), t.shapes...)
 	}
 }
 
+// emptyFields are eight fields that are empty.
+const emptyFields = 0x2c2c2c2c2c2c2c2c // ",,,,,,,,"
+
 var errCells = errors.New("it has not as many cells as the header")
 
-// readRow reads the row that begins at p into cells and returns where the next begins.
-// mask is set to the columns that are not empty.
-func (t *Table) readRow(cells []int64, p int, mask *[maxColumns / 64]uint64) (int, error) {
+// readRow reads the row that begins at p, those of its cells that are not empty, into
+// cells, which has room for all columns. It returns where the next row begins and how many
+// cells there are, and sets mask to their columns.
+func (t *Table) readRow(cells []int64, p int, mask *[maxColumns / 64]uint64) (next, n int, err error) {
 	// The line end of the closing blank line bounds every loop over digits.
 	data := t.raw
 	for base := 0; base < len(cells); base += 64 {
 		var seen uint64
-		word := cells[base:min(base+64, len(cells))]
-		for i := range word {
+		limit := min(64, len(cells)-base)
+		for i := 0; i < limit; i++ {
 			c := data[p]
 			if c == ',' {
-				word[i] = empty
-				p++
+				k := 1
+				if p+8 <= len(data) {
+					// Half of the fields are empty, in runs: up to eight at once.
+					word := binary.LittleEndian.Uint64(data[p:])
+					k = min(bits.TrailingZeros64(word^emptyFields)/8, limit-i)
+				}
+				p += k
+				i += k - 1
 				continue
 			}
 			start := p
 			if d := c - '0'; d <= 9 {
-				n := int64(d)
+				number := int64(d)
 				for {
 					p++
 					c = data[p]
@@ -187,11 +196,12 @@ func (t *Table) readRow(cells []int64, p int, mask *[maxColumns / 64]uint64) (in
 					if d > 9 {
 						break
 					}
-					n = n*10 + int64(d)
+					number = number*10 + int64(d)
 				}
 				// Longer ones, and leading zeros, are kept to the letter.
 				if c == ',' && p-start <= 18 && (data[start] != '0' || p-start == 1) {
-					word[i] = n
+					cells[n] = number
+					n++
 					seen |= 1 << (i & 63)
 					p++
 					continue
@@ -201,7 +211,8 @@ func (t *Table) readRow(cells []int64, p int, mask *[maxColumns / 64]uint64) (in
 				for p++; data[p] != ',' && data[p] != '\n'; p++ {
 				}
 				if data[p] == ',' && p-start <= maxText {
-					word[i] = textCell(start, p-start)
+					cells[n] = textCell(start, p-start)
+					n++
 					seen |= 1 << (i & 63)
 					p++
 					continue
@@ -209,32 +220,33 @@ func (t *Table) readRow(cells []int64, p int, mask *[maxColumns / 64]uint64) (in
 			}
 			cell, end, err := t.readField(start)
 			if err != nil {
-				return 0, err
+				return 0, 0, err
 			}
-			word[i] = cell
 			if cell != empty {
+				cells[n] = cell
+				n++
 				seen |= 1 << (i & 63)
 			}
 			if end >= len(data) {
-				return 0, ErrTruncated
+				return 0, 0, ErrTruncated
 			}
 			p = end
 			last := base+i == len(cells)-1
 			if data[p] == ',' {
 				p++
 				if last && !t.schema.trailing {
-					return 0, errCells
+					return 0, 0, errCells
 				}
 			} else if !last || t.schema.trailing {
-				return 0, errCells
+				return 0, 0, errCells
 			}
 		}
 		mask[base>>6] = seen
 	}
 	if data[p] != '\n' || p+1 >= len(data) {
-		return 0, errCells
+		return 0, 0, errCells
 	}
-	return p + 1, nil
+	return p + 1, n, nil
 }
 
 // readField reads any field that begins at p, and returns its cell and where its comma

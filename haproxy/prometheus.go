@@ -18,8 +18,7 @@ type metric struct {
 
 // exported are HAProxy's names (addons/promex/service-prometheus.c of 2.6) without their
 // prefixes "haproxy_frontend_" and so on. "c" is a counter, "g" a gauge, "ms" a gauge in
-// milliseconds. The agg_ fields are left out: there they have the states of servers as a
-// label, which the dump has not.
+// milliseconds. The agg_ fields are counted from the servers: see aggregates.
 const exported = `
 qcur current_queue g BS
 qmax max_queue g BS
@@ -149,7 +148,8 @@ type Part struct {
 
 // WritePrometheus writes the rows in the text format of Prometheus (version 0.0.4), with
 // the names and labels of HAProxy's own exporter where they mean the same. The metric
-// status counts the processes in a state. What the dump leaves empty and what could not
+// status counts the processes in a state, and a backend's agg_server_status and
+// agg_check_status its servers in it, as each process sees them. What the dump leaves empty and what could not
 // be merged is left out. Fields that the exporter does not have are written if Fields of
 // the view names them, as "haproxy_backend_" and the field, as gauges.
 //
@@ -164,6 +164,9 @@ func WritePrometheus(w io.Writer, parts ...Part) error {
 				p.metric(typ, m, m.name != last, parts)
 				last = m.name
 			}
+		}
+		if typ == Backend {
+			p.aggregates(parts)
 		}
 		for _, m := range p.more(typ, parts) {
 			p.metric(typ, m, true, parts)
@@ -197,7 +200,7 @@ func (p *promWriter) more(typ Type, parts []Part) []metric {
 	seen["status"] = true
 	for _, part := range parts {
 		for _, name := range part.View.Fields {
-			if !seen[name] {
+			if !seen[name] && (typ != Backend || !isAggregate(name)) {
 				seen[name] = true
 				m := metric{field: name, name: metricName(name)}
 				m.types[typ] = true

@@ -249,6 +249,7 @@ func TestPrometheusIsAsHAProxysOwnExporterHasIt(t *testing.T) {
 	s := haproxyd.Start(t, haproxyd.Config{Frontends: 2, Backends: 2, Servers: 5})
 	s.Get(0, 4, "/")
 	s.Get(1, 2, "/missing")
+	s.WaitState("be_000", "web-000-01", "DOWN")
 	s.WaitState("be_001", "web-001-01", "DOWN")
 	resp, err := http.Get(strings.TrimSuffix(s.Page, "/stats") + "/metrics")
 	if err != nil {
@@ -274,7 +275,7 @@ func TestPrometheusIsAsHAProxysOwnExporterHasIt(t *testing.T) {
 			t.Errorf("%s is ours alone", name)
 			continue
 		}
-		moving := regexp.MustCompile(`last|downtime|check_|rate|proxy="(page|origin)"|server="web-...-0[01]"|"be_...".* (backend|server)_(sessions|bytes)`).MatchString(name)
+		moving := regexp.MustCompile(`last|downtime|(server|backend)_check_|rate|proxy="(page|origin)"|server="web-...-0[01]"|"be_...".* (backend|server)_(sessions|bytes)`).MatchString(name)
 		if a, b := value, their; a != b && !moving {
 			t.Errorf("%s is %v, theirs %v", name, value, their)
 		}
@@ -286,7 +287,7 @@ func TestPrometheusIsAsHAProxysOwnExporterHasIt(t *testing.T) {
 	}
 	for name := range theirs {
 		if _, ok := ours[name]; !ok && theirs[name] == theirs[name] &&
-			!regexp.MustCompile(`^haproxy_(process|sticktable)|agg_|check_status|check_code`).MatchString(name) {
+			!regexp.MustCompile(`^haproxy_(process|sticktable)|server_check_status|check_code`).MatchString(name) {
 			t.Errorf("%s is theirs alone: %v", name, theirs[name])
 		}
 	}

@@ -192,11 +192,15 @@ func (c *Collector) carryDump(raw, now []byte) {
 		}
 		// What did not go back is in the sum already.
 		c.eachMatch(&t, &u, func(i, j int) {
-			cells, later := t.row(i), u.row(j)
-			for col, key := range t.schema.keys {
-				at, ok := u.schema.index[key]
-				if ok && isNumber(cells[col]) && isNumber(later[at]) && later[at] >= cells[col] {
-					cells[col] = 0
+			cells := t.row(i)
+			for k, col := range t.shapes[i].cols {
+				at, ok := u.schema.index[t.schema.keys[col]]
+				if !ok {
+					continue
+				}
+				later := u.cell(j, at)
+				if isNumber(cells[k]) && isNumber(later) && later >= cells[k] {
+					cells[k] = 0
 				}
 			}
 		})
@@ -239,12 +243,12 @@ func (c *Collector) addTable(dst, t *Table, what counted, sign int64) {
 		}
 	}
 	c.eachMatch(dst, t, func(i, j int) {
-		d, s := dst.row(i), t.row(j)
 		for _, col := range cols[t.types[j]] {
+			d, s := dst.cell(i, col.to), t.cell(j, col.from)
 			if sign > 0 {
-				d[col.to] = dst.combine(Sum, d[col.to], t, s[col.from])
-			} else if isNumber(d[col.to]) && isNumber(s[col.from]) {
-				d[col.to] -= s[col.from]
+				dst.set(i, col.to, dst.combine(Sum, d, t, s))
+			} else if isNumber(d) && isNumber(s) {
+				dst.set(i, col.to, d-s)
 			}
 		}
 	})

@@ -191,11 +191,11 @@ func (c *Collector) relayout(out, old *Table) {
 			if j < 0 {
 				continue
 			}
-			cells, before := t.row(i), cp.table.row(int(j))
-			for col, key := range t.schema.keys {
-				if at, ok := cp.table.schema.index[key]; ok {
-					if b := before[at]; isNumber(b) {
-						cells[col] = b
+			cells := t.row(i)
+			for k, col := range t.shapes[i].cols {
+				if at, ok := cp.table.schema.index[t.schema.keys[col]]; ok {
+					if b := cp.table.cell(int(j), at); isNumber(b) {
+						cells[k] = b
 					}
 				}
 			}

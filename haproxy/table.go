@@ -2,6 +2,7 @@ package haproxy
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"math"
 	"strconv"
@@ -67,17 +68,20 @@ func textCell(off, n int) int64 { return 1<<62 | int64(off)<<textLenBits | int64
 // A Table holds the rows of one dump, or of a merge. The zero Table is empty and ready
 // for ParseCSV. Its buffers are used again by the next parse or merge into it. It may
 // be read from many goroutines as long as nobody changes it.
+//
+// Of a row only the cells that are not empty are kept, side by side: its shape says
+// which they are. Half of the columns of a real dump are empty, and a merge is as fast as
+// memory is read.
 type Table struct {
 	schema *schema
 	rows   int
-	cells  []int64 // rows × columns
-	types  []Type  // of each row
+	cells  []int64
+	types  []Type   // of each row
+	starts []int    // of each row in cells
+	shapes []*shape // of each row, of schema
 
 	// Text lies in raw, the dump as it was read, or behind it in extra.
 	raw, extra []byte
-
-	// used says, by type, which columns are not empty in every row.
-	used [types]bitset
 
 	// What a merge must remember beyond the cells, so that it can go on; all empty in a
 	// parsed table.
@@ -192,10 +196,15 @@ func (t *Table) State(i int) string {
 // States calls yield with each state that processes behind row i report, and how many
 // do.
 func (t *Table) States(i int, yield func(state []byte, processes int)) {
-	if t.schema.status < 0 {
-		return
+	if t.schema.status >= 0 {
+		t.values(i, t.schema.status, yield)
 	}
-	c := t.cell(i, t.schema.status)
+}
+
+// values calls yield with each of the texts that processes behind row i have in a column,
+// and with how many have it.
+func (t *Table) values(i, col int, yield func(text []byte, processes int)) {
+	c := t.cell(i, col)
 	if !isMix(c) {
 		if c != empty {
 			yield(t.scalar(c), t.Processes(i))
@@ -209,11 +218,70 @@ func (t *Table) States(i int, yield func(state []byte, processes int)) {
 	}
 }
 
-func (t *Table) cell(i, col int) int64 { return t.cells[i*len(t.schema.names)+col] }
+func (t *Table) cell(i, col int) int64 {
+	k := t.shapes[i].slot[col]
+	if k < 0 {
+		return empty
+	}
+	return t.cells[t.starts[i]+int(k)]
+}
 
+// set changes a cell. That of an empty one moves the row.
+func (t *Table) set(i, col int, c int64) {
+	s := t.shapes[i]
+	if s.slot[col] < 0 {
+		if c == empty {
+			return
+		}
+		mask := append(bitset(nil), s.mask...)
+		mask.add(col)
+		t.widen(i, t.schema.shape(mask))
+		s = t.shapes[i]
+	}
+	t.cells[t.starts[i]+int(s.slot[col])] = c
+}
+
+// row are the cells of row i, as its shape has them.
 func (t *Table) row(i int) []int64 {
-	n := len(t.schema.names)
-	return t.cells[i*n : i*n+n : i*n+n]
+	from, n := t.starts[i], len(t.shapes[i].cols)
+	return t.cells[from : from+n : from+n]
+}
+
+// widen gives row i a shape that has more columns: it moves to the end of cells.
+func (t *Table) widen(i int, wide *shape) {
+	from, s := t.starts[i], t.shapes[i]
+	t.starts[i], t.shapes[i] = len(t.cells), wide
+	for _, col := range wide.cols {
+		c := empty
+		if k := s.slot[col]; k >= 0 {
+			c = t.cells[from+int(k)]
+		}
+		t.cells = append(t.cells, c)
+	}
+}
+
+// add appends a row of all columns of the schema.
+func (t *Table) add(typ Type, cells []int64) {
+	var mask bitset
+	for i, c := range cells {
+		if c != empty {
+			mask.add(i)
+		}
+	}
+	t.addEmpty(typ, t.schema.shape(mask))
+	to := t.row(t.rows - 1)
+	for k, col := range t.shapes[t.rows-1].cols {
+		to[k] = cells[col]
+	}
+}
+
+// addEmpty appends a row whose cells are all empty, but will not be.
+func (t *Table) addEmpty(typ Type, s *shape) {
+	t.starts, t.shapes, t.types = append(t.starts, len(t.cells)), append(t.shapes, s), append(t.types, typ)
+	for range s.cols {
+		t.cells = append(t.cells, empty)
+	}
+	t.rows++
 }
 
 // text are the bytes of a cell that holds text.
@@ -297,22 +365,43 @@ func (t *Table) reach(a, b int64) ([]byte, bool) {
 
 // sameText compares two cells that are no mixes.
 func sameText(t *Table, a int64, u *Table, b int64) bool {
-	if isText(a) && isText(b) {
-		return a&maxText == b&maxText && bytes.Equal(t.text(a), u.text(b))
+	if !isText(a) || !isText(b) {
+		return a == b
 	}
-	return a == b
+	n := a & maxText
+	if n != b&maxText {
+		return false
+	}
+	if n <= 8 {
+		// States, modes, results of checks: one comparison of a word is faster than a call.
+		x, ok := t.word(a)
+		y, ok2 := u.word(b)
+		if ok && ok2 {
+			return (x^y)<<(64-8*n) == 0
+		}
+	}
+	return bytes.Equal(t.text(a), u.text(b))
+}
+
+// word are the eight bytes that begin with the text c, if there are as many behind it.
+func (t *Table) word(c int64) (uint64, bool) {
+	off, buf := int(c>>textLenBits&(maxTexts-1)), t.raw
+	if off >= len(buf) {
+		off, buf = off-len(buf), t.extra
+	}
+	if off+8 > len(buf) {
+		return 0, false
+	}
+	return binary.LittleEndian.Uint64(buf[off:]), true
 }
 
 // reset forgets the rows and keeps the buffers.
 func (t *Table) reset() {
 	t.rows = 0
-	t.cells, t.types = t.cells[:0], t.types[:0]
+	t.cells, t.types, t.starts, t.shapes = t.cells[:0], t.types[:0], t.starts[:0], t.shapes[:0]
 	t.raw, t.extra = nil, t.extra[:0]
 	t.procs, t.mixes, t.parts = t.procs[:0], t.mixes[:0], t.parts[:0]
 	t.sums, t.avg = t.sums[:0], t.avg[:0]
-	for i := range t.used {
-		t.used[i] = t.used[i][:0]
-	}
 }
 
 // copyFrom makes t the same as u, with memory of its own.
@@ -321,6 +410,8 @@ func (t *Table) copyFrom(u *Table) {
 	t.schema, t.rows = u.schema, u.rows
 	t.cells = append(t.cells, u.cells...)
 	t.types = append(t.types, u.types...)
+	t.starts = append(t.starts, u.starts...)
+	t.shapes = append(t.shapes, u.shapes...)
 	// Offsets stay right: what followed raw follows it still.
 	t.extra = append(append(t.extra, u.raw...), u.extra...)
 	t.procs = append(t.procs, u.procs...)
@@ -328,9 +419,6 @@ func (t *Table) copyFrom(u *Table) {
 	t.parts = append(t.parts, u.parts...)
 	t.sums = append(t.sums, u.sums...)
 	t.avg = append(t.avg, u.avg...)
-	for i := range u.used {
-		t.used[i] = append(t.used[i], u.used[i]...)
-	}
 }
 
 // Clone returns a copy that shares nothing with t.
@@ -338,87 +426,4 @@ func (t *Table) Clone() *Table {
 	c := new(Table)
 	c.copyFrom(t)
 	return c
-}
-
-// A bitset is a set of columns.
-type bitset []uint64
-
-func (b bitset) has(i int) bool { return i>>6 < len(b) && b[i>>6]>>(i&63)&1 != 0 }
-
-func (b *bitset) add(i int) {
-	for len(*b) <= i>>6 {
-		*b = append(*b, 0)
-	}
-	(*b)[i>>6] |= 1 << (i & 63)
-}
-
-// within reports whether b holds nothing that c does not.
-func (b bitset) within(c bitset) bool {
-	for i, w := range b {
-		if i >= len(c) {
-			if w != 0 {
-				return false
-			}
-		} else if w&^c[i] != 0 {
-			return false
-		}
-	}
-	return true
-}
-
-// A schema is what a header says.
-type schema struct {
-	header string // the first line of the dump, without "# "
-	names  []string
-	keys   []string // names; a repeated one is numbered
-	index  map[string]int
-	// trailing says that a comma ends each line, as HAProxy's own do.
-	trailing bool
-
-	// Columns that the package itself looks at; -1 where there is none.
-	pxname, svname, typ, status, stot, reqTot int
-}
-
-func newSchema(names []string, trailing bool) (*schema, error) {
-	s := &schema{names: names, trailing: trailing, index: make(map[string]int, len(names))}
-	for i, name := range names {
-		key := name
-		for n := 2; ; n++ {
-			if _, ok := s.index[key]; !ok {
-				break
-			}
-			key = name + "#" + strconv.Itoa(n)
-		}
-		s.index[key] = i
-		s.keys = append(s.keys, key)
-	}
-	at := func(name string) int {
-		if i, ok := s.index[name]; ok {
-			return i
-		}
-		return -1
-	}
-	s.pxname, s.svname, s.typ, s.status = at("pxname"), at("svname"), at("type"), at("status")
-	s.stot, s.reqTot = at("stot"), at("req_tot")
-	if s.pxname < 0 || s.svname < 0 {
-		return nil, fmt.Errorf("%w: the header names no pxname and svname", ErrNotStats)
-	}
-	return s, nil
-}
-
-// typeOf reads the type of a row whose cells are in s's order.
-func (t *Table) typeOf(cells []int64) Type {
-	if i := t.schema.typ; i >= 0 {
-		if c := cells[i]; c >= 0 && c < int64(Other) {
-			return Type(c)
-		}
-		return Other
-	}
-	switch c := cells[t.schema.svname]; {
-	case isText(c) && string(t.text(c)) == "FRONTEND":
-		return Frontend
-	case isText(c) && string(t.text(c)) == "BACKEND":
-		return Backend
-	}
-	return Server
 }

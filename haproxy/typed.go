@@ -207,13 +207,12 @@ func (b *tableBuilder) table() (*Table, Tags, error) {
 	if len(b.rows)*len(names) > maxCells {
 		return nil, nil, fmt.Errorf("haproxy: too many rows: %d of %d columns", len(b.rows), len(names))
 	}
-	t := &Table{schema: s, rows: len(b.rows)}
+	t := &Table{schema: s}
+	cells := make([]int64, len(names))
 	for _, row := range b.rows {
-		start := len(t.cells)
-		for range names {
-			t.cells = append(t.cells, empty)
+		for i := range cells {
+			cells[i] = empty
 		}
-		cells := t.cells[start:]
 		for _, f := range row {
 			if n, ok := parseNumber(f.value); ok {
 				cells[at[f.pos]] = n
@@ -221,13 +220,7 @@ func (b *tableBuilder) table() (*Table, Tags, error) {
 				cells[at[f.pos]] = t.addText(f.value)
 			}
 		}
-		typ := row[0].typ
-		t.types = append(t.types, typ)
-		for i, c := range cells {
-			if c != empty {
-				t.used[typ].add(i)
-			}
-		}
+		t.add(row[0].typ, cells)
 	}
 	return t, b.tags, nil
 }

@@ -31,21 +31,12 @@ func (v *View) WriteCSV(w io.Writer) error {
 		out = append(out, ',')
 	}
 	out = append(out, '\n')
-	var field []byte
+	row := csvRow{t: t, commas: bytes.Repeat([]byte{','}, len(cols))}
 	for _, i := range v.Rows {
-		row := t.row(i)
-		for k, col := range cols {
-			if k > 0 {
-				out = append(out, ',')
-			}
-			switch c := row[col]; {
-			case c == empty:
-			case isNumber(c):
-				out = strconv.AppendInt(out, c, 10)
-			default:
-				field = t.appendCell(field[:0], c)
-				out = appendQuoted(out, field)
-			}
+		if len(v.Fields) == 0 {
+			out = row.appendAll(out, i)
+		} else {
+			out = row.appendSome(out, i, cols)
 		}
 		if trailing {
 			out = append(out, ',')
@@ -60,6 +51,50 @@ func (v *View) WriteCSV(w io.Writer) error {
 	}
 	_, err = w.Write(append(out, '\n'))
 	return err
+}
+
+// csvRow writes rows of t.
+type csvRow struct {
+	t      *Table
+	commas []byte // as many as there are columns
+	field  []byte
+}
+
+// appendAll appends row i with all columns: what is between two cells that are not empty
+// in one piece.
+func (r *csvRow) appendAll(out []byte, i int) []byte {
+	at, last := 0, len(r.t.schema.names)-1
+	cells := r.t.row(i)
+	for k, col := range r.t.shapes[i].cols {
+		out = append(out, r.commas[:int(col)-at]...)
+		at = int(col)
+		out = r.appendCell(out, cells[k])
+	}
+	return append(out, r.commas[:last-at]...)
+}
+
+// appendSome appends row i with some columns.
+func (r *csvRow) appendSome(out []byte, i int, cols []int) []byte {
+	for k, col := range cols {
+		if k > 0 {
+			out = append(out, ',')
+		}
+		out = r.appendCell(out, r.t.cell(i, col))
+	}
+	return out
+}
+
+func (r *csvRow) appendCell(out []byte, c int64) []byte {
+	switch {
+	case c >= 0 && c < 10:
+		return append(out, '0'+byte(c))
+	case c == empty:
+		return out
+	case isNumber(c):
+		return strconv.AppendInt(out, c, 10)
+	}
+	r.field = r.t.appendCell(r.field[:0], c)
+	return appendQuoted(out, r.field)
 }
 
 // appendQuoted appends a field of CSV, in quotes where it needs them (RFC 4180).
@@ -115,11 +150,10 @@ func (v *View) appendJSON(dst []byte, i int, cols []int) []byte {
 		dst = append(dst, `,"state":`...)
 		dst = appendJSONString(dst, []byte(state))
 	}
-	row := t.row(i)
 	var text []byte
 	mixed := 0
 	for _, col := range cols {
-		c := row[col]
+		c := t.cell(i, col)
 		if c == empty {
 			continue
 		}

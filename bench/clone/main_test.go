@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"myrmidon/internal/testkit/long"
 	"myrmidon/internal/testkit/s3stub"
 )
 
@@ -22,6 +23,7 @@ func TestMain(m *testing.M) {
 }
 
 func TestAQuickRunMeasuresEachStep(t *testing.T) {
+	long.Test(t)
 	var out strings.Builder
 	misses, err := run(t.Context(), flags{quick: true, large: true, rounds: 1, dir: t.TempDir()}, &out)
 	if err != nil {

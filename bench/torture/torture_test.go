@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"myrmidon/internal/testkit/long"
 	"myrmidon/internal/testkit/netfault"
 )
 
@@ -18,6 +19,7 @@ func TestMain(m *testing.M) {
 }
 
 func TestEveryEffectIsThereOnceAfterFaults(t *testing.T) {
+	long.Test(t)
 	namespaces := netfault.Available() == nil
 	one := newTrial(25, 500, namespaces, filepath.Join(t.TempDir(), "run"))
 	out, err := one.run(t.Context())

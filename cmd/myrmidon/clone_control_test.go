@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"myrmidon/internal/clone/documents"
+	"myrmidon/internal/testkit/long"
 	"myrmidon/internal/testkit/natsserver"
 	"myrmidon/internal/testkit/s3server"
 	"myrmidon/internal/testkit/s3stub"
@@ -264,6 +265,7 @@ func TestWhatIsSkippedIsNotAnsweredAsCopied(t *testing.T) {
 }
 
 func TestAKilledWatcherGoesOnWithItsRuns(t *testing.T) {
+	long.Test(t)
 	const n = 4000
 	s := newCloneShop(t, s3stub.Config{Latency: map[s3stub.Verb]time.Duration{s3stub.Copy: 30 * time.Millisecond}})
 	s.buckets("commands")

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"myrmidon/internal/testkit/long"
 	"myrmidon/internal/testkit/s3stub"
 )
 
@@ -235,6 +236,7 @@ func TestADestinationThatIsNotEmpty(t *testing.T) {
 
 // A session that ends in the middle of a run ends it; with a new one it goes on.
 func TestCredentialsThatExpireInTheMiddle(t *testing.T) {
+	long.Test(t)
 	const n = 8000
 	s := newCloneShop(t, s3stub.Config{Token: "of this hour", Latency: quickly})
 	for _, err := range []error{s.s3.AddSynthetic("from", numbered(n)), s.s3.AddMirror("into", numbered(n), "")} {

@@ -26,6 +26,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
+	"myrmidon/internal/testkit/long"
 	"myrmidon/internal/testkit/s3server"
 )
 
@@ -214,6 +215,7 @@ func (p *pair) aws(args ...string) ([]byte, error) {
 // A clone between two buckets that is killed five times at random points and resumed ends
 // with the same bytes, metadata, content types and tags, as another client sees them.
 func TestACloneThatIsKilledFiveTimesIsTheSameToOthers(t *testing.T) {
+	long.Test(t)
 	const n = 2000
 	seed := uint64(time.Now().UnixNano())
 	random := rand.New(rand.NewPCG(seed, 0))

@@ -18,6 +18,7 @@ import (
 
 	"myrmidon"
 	"myrmidon/engine"
+	"myrmidon/internal/testkit/long"
 	"myrmidon/internal/testkit/natsserver"
 	"myrmidon/internal/testkit/s3stub"
 )
@@ -106,6 +107,7 @@ func someKeys(prefix string, n int) []string {
 }
 
 func TestTheBillIsWhatTheServerCounted(t *testing.T) {
+	long.Test(t)
 	s := newCloneShop(t, s3stub.Config{MaxCopy: 6 << 20})
 	s.stocked(someKeys("k", 3000)...)
 	if err := s.s3.PutObject("from", s3stub.Object{Key: "large", Attributes: s3stub.Attributes{Tags: map[string]string{"a": "b"}}}, bytes.Repeat([]byte("x"), 7<<20)); err != nil {
@@ -148,6 +150,7 @@ func TestTheBillIsWhatTheServerCounted(t *testing.T) {
 }
 
 func TestTheBillOfAKilledCloneSaysAtLeast(t *testing.T) {
+	long.Test(t)
 	const n = 8000
 	s := newCloneShop(t, s3stub.Config{Latency: map[s3stub.Verb]time.Duration{s3stub.Copy: 10 * time.Millisecond}})
 	for _, err := range []error{s.s3.AddSynthetic("from", numbered(n)), s.s3.AddMirror("into", numbered(n), "")} {
@@ -262,6 +265,7 @@ func TestAListOfKeysIsCloned(t *testing.T) {
 
 // A list that is long against the bucket takes listings, a plain copy at most one HEAD.
 func TestRequestsOfALongList(t *testing.T) {
+	long.Test(t)
 	s := newCloneShop(t, s3stub.Config{})
 	keys := someKeys("k", 20_000)
 	s.stocked(keys...)
@@ -307,6 +311,7 @@ func every(keys []string, n int) (out []string) {
 }
 
 func TestAKilledCloneOfAListFromStandardInputGoesOn(t *testing.T) {
+	long.Test(t)
 	const n = 6000
 	s := newCloneShop(t, s3stub.Config{Latency: map[s3stub.Verb]time.Duration{s3stub.Copy: 10 * time.Millisecond}})
 	for _, err := range []error{s.s3.AddSynthetic("from", numbered(2*n)), s.s3.AddMirror("into", numbered(2*n), "")} {
@@ -520,6 +525,7 @@ func TestBadValuesNameTheirFlag(t *testing.T) {
 // The list of a fleet's run is on the broker, its requests come with the jobs' results, and
 // both are right after a worker was killed.
 func TestAListOnAFleet(t *testing.T) {
+	long.Test(t)
 	t.Parallel()
 	const n = 4000
 	s := newCloneShop(t, s3stub.Config{Latency: map[s3stub.Verb]time.Duration{s3stub.Copy: 5 * time.Millisecond}})

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"myrmidon/internal/testkit/long"
 	"myrmidon/internal/testkit/s3stub"
 )
 
@@ -26,6 +27,7 @@ func oddKeys() (keys []string) {
 }
 
 func TestKeysOfEveryKindBetweenBuckets(t *testing.T) {
+	long.Test(t)
 	s := newCloneShop(t, s3stub.Config{})
 	keys := oddKeys()
 	s.fill("from", "", keys...)

@@ -8,10 +8,12 @@ import (
 	"testing"
 	"time"
 
+	"myrmidon/internal/testkit/long"
 	"myrmidon/internal/testkit/s3stub"
 )
 
 func TestConcurrencyBoundsCopiesUnderWay(t *testing.T) {
+	long.Test(t)
 	const n, most = 2_000, 20
 	for name, args := range map[string][]string{"of a listing": nil, "of a list": {"--files-from", "list"}} {
 		t.Run(name, func(t *testing.T) {

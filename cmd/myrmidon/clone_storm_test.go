@@ -9,12 +9,14 @@ import (
 	"testing"
 	"time"
 
+	"myrmidon/internal/testkit/long"
 	"myrmidon/internal/testkit/s3stub"
 )
 
 // A store that has too much to do, or a network that breaks, costs time and a bounded
 // number of requests, and no object.
 func TestClonesInBadWeather(t *testing.T) {
+	long.Test(t)
 	t.Parallel()
 	const n = 3000
 	for name, tt := range map[string]struct {
@@ -80,6 +82,7 @@ func forAWhile(d time.Duration, choose func(s3stub.Request) *s3stub.Fault) func(
 // Ctrl-C once finishes what is under way, twice ends it at once. Either way the rest is
 // done later, and nothing is lost.
 func TestInterruptedClonesGoOn(t *testing.T) {
+	long.Test(t)
 	t.Parallel()
 	const n = 8000
 	for name, tt := range map[string]struct {
@@ -124,6 +127,7 @@ func TestInterruptedClonesGoOn(t *testing.T) {
 
 // SIGTERM is what a machine that goes down sends.
 func TestATerminatedCloneGoesOn(t *testing.T) {
+	long.Test(t)
 	const n = 4000
 	s := newCloneShop(t, s3stub.Config{Latency: quickly})
 	s.mirror(n)

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"myrmidon/internal/testkit/long"
 	"myrmidon/internal/testkit/s3stub"
 )
 
@@ -62,6 +63,7 @@ func numbered(n int) s3stub.Synthetic {
 }
 
 func TestAKilledCloneGoesOnWithNothingLostOrCopiedTwice(t *testing.T) {
+	long.Test(t)
 	const n = 12_000
 	s := newCloneShop(t, s3stub.Config{Latency: map[s3stub.Verb]time.Duration{s3stub.Copy: 10 * time.Millisecond, s3stub.List: 10 * time.Millisecond}})
 	for _, err := range []error{s.s3.AddSynthetic("from", numbered(n)), s.s3.AddMirror("into", numbered(n), "")} {

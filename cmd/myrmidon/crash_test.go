@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"myrmidon/engine"
+	"myrmidon/internal/testkit/long"
 )
 
 // shop is a folder with a program, a film and an ffmpeg that writes down each call.
@@ -169,10 +170,8 @@ func (s *shop) orphans() (pids []string) {
 // TestKilledRunsGoOnWithNothingLostOrDoneTwice kills the program with SIGKILL at random
 // points, fifty times in all over several runs, and resumes it until it ends.
 func TestKilledRunsGoOnWithNothingLostOrDoneTwice(t *testing.T) {
-	kills := 50
-	if testing.Short() || raced {
-		kills = 5
-	}
+	long.Test(t)
+	const kills = 50
 	const slots = 2
 	s := newShop(t, 96) // 8 chunks and the sound, checked, published: 19 items
 	if out, err := s.transcode("ref").CombinedOutput(); err != nil {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"myrmidon/engine"
+	"myrmidon/internal/testkit/long"
 	"myrmidon/internal/testkit/natsserver"
 	"myrmidon/internal/testkit/s3server"
 	"myrmidon/internal/wire"
@@ -126,6 +127,7 @@ func (f *fleetShop) objects(prefix string) map[string]string {
 }
 
 func TestTwoWorkersOneKilledAndABrokerRestartedGiveTheSameBytes(t *testing.T) {
+	long.Test(t)
 	f := newFleetShop(t, 48)
 	first := f.worker()
 	f.worker()

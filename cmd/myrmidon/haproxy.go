@@ -113,40 +113,49 @@ type pool struct {
 
 // open finds the targets and makes the collector of a command.
 func (h *haproxyFlags) open(ctx context.Context, args []string, cfg haproxy.Config) (*pool, *haproxy.Collector, error) {
-	p := &pool{flags: h, args: args}
-	if h.timeout <= 0 {
-		return nil, nil, usage(fmt.Errorf("--timeout %v: it must be more than nothing", h.timeout))
-	}
-	if h.file == "" && len(h.groups) > 0 {
-		return nil, nil, usage(errors.New("--group needs --targets, the file whose groups it means"))
-	}
-	if h.file == "" && len(args) == 0 {
-		return nil, nil, usage(myrmidon.WithHint(errors.New("no target: name stats sockets, tcp://host:port or URLs of stats pages"),
-			"as in: myrmidon haproxy stats /run/haproxy/*.sock; --targets FILE names them in a file"))
-	}
-	var err error
-	if h.rules != "" {
-		if cfg.Rules, err = readRules(h.rules); err != nil {
-			return nil, nil, err
-		}
-	}
-	if h.file != "" {
-		if p.listed, err = readTargets(h.file, h.groups); err != nil {
-			return nil, nil, err
-		}
-	}
-	if cfg.Targets, err = p.find(ctx); err != nil {
+	p, err := h.find(ctx, args, &cfg)
+	if err != nil {
 		return nil, nil, err
 	}
-	if len(cfg.Targets) == 0 {
-		return nil, nil, errors.Join(p.missing...)
-	}
-	cfg.Timeout = h.timeout
 	collector, err := haproxy.New(cfg)
 	if err != nil {
 		return nil, nil, usage(err)
 	}
 	return p, collector, nil
+}
+
+// find finds the targets of a command, and fills in what its flags say of the collector.
+func (h *haproxyFlags) find(ctx context.Context, args []string, cfg *haproxy.Config) (*pool, error) {
+	p := &pool{flags: h, args: args}
+	if h.timeout <= 0 {
+		return nil, usage(fmt.Errorf("--timeout %v: it must be more than nothing", h.timeout))
+	}
+	if h.file == "" && len(h.groups) > 0 {
+		return nil, usage(errors.New("--group needs --targets, the file whose groups it means"))
+	}
+	if h.file == "" && len(args) == 0 {
+		return nil, usage(myrmidon.WithHint(errors.New("no target: name stats sockets, tcp://host:port or URLs of stats pages"),
+			"as in: myrmidon haproxy stats /run/haproxy/*.sock; --targets FILE names them in a file"))
+	}
+	var err error
+	if h.rules != "" {
+		if cfg.Rules, err = readRules(h.rules); err != nil {
+			return nil, err
+		}
+	}
+	if h.file != "" {
+		if p.listed, err = readTargets(h.file, h.groups); err != nil {
+			return nil, err
+		}
+	}
+	if cfg.Targets, err = p.find(ctx); err != nil {
+		return nil, err
+	}
+	if len(cfg.Targets) == 0 {
+		return nil, errors.Join(p.missing...)
+	}
+	cfg.Timeout = h.timeout
+	return p, nil
 }
 
 // failures are the targets that did not answer.
@@ -163,23 +172,25 @@ func (p *pool) failures(s *haproxy.Snapshot) []error {
 // once reads all targets once and calls show with what they say. What is missing is told,
 // and makes the exit status that of a result in part.
 func (a *app) once(ctx context.Context, h *haproxyFlags, args []string, keep bool, show func(*pool, *haproxy.Snapshot) error) error {
-	p, collector, err := h.open(ctx, args, haproxy.Config{KeepProcesses: keep})
+	cfg := haproxy.Config{KeepProcesses: keep}
+	p, err := h.find(ctx, args, &cfg)
 	if err != nil {
 		return err
 	}
-	defer collector.Close()
 	// What one look allocates is needed until its end: collecting garbage meanwhile takes a
 	// tenth of the time, and frees nothing (make bench-haproxy).
 	defer debug.SetGCPercent(debug.SetGCPercent(400))
-	if err := collector.Poll(ctx); err != nil {
+	s, err := haproxy.ReadAll(ctx, cfg)
+	switch {
+	case s == nil:
+		return usage(err) // a target is none
+	case err != nil:
 		return errors.Join(append(p.missing, err)...)
 	}
-	collector.Use(func(s *haproxy.Snapshot) {
-		if err = show(p, s); err == nil {
-			err = a.partial(p, s)
-		}
-	})
-	return err
+	if err := show(p, s); err != nil {
+		return err
+	}
+	return a.partial(p, s)
 }
 
 // partial names what is missing.

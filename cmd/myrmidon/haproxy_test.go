@@ -127,9 +127,6 @@ func TestHAProxyScripts(t *testing.T) {
 }
 
 func TestServe(t *testing.T) {
-	if testing.Short() {
-		t.Skip("starts processes")
-	}
 	s := haproxyd.Start(t, haproxyd.Config{Frontends: 1, Backends: 1, Servers: 3})
 	s.WaitState("be_000", "web-000-01", "DOWN")
 	s.Get(0, 7, "/")

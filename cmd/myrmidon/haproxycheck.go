@@ -83,23 +83,27 @@ apart, and adds ereq, econ, eresp and eint.
 		RunE: func(c *cobra.Command, in []string) error {
 			v, err := f.run(c.Context(), c.Flags(), in)
 			if err != nil {
-				v = verdict{exit: checkUnknown, Status: checkNames[checkUnknown], Summary: plain(strings.ReplaceAll(err.Error(), "\n", "; "))}
+				return a.unknown(err)
 			}
 			if err := a.printVerdict(v); err != nil {
 				return &exitError{checkUnknown, err}
 			}
 			if v.exit != 0 {
-				var said error
-				if err != nil {
-					said = err
-				}
-				return &exitError{v.exit, said}
+				return &exitError{status: v.exit}
 			}
 			return nil
 		},
 	}
+	// Wrong usage is UNKNOWN too, in the environment as in flags: 2 would be taken for a
+	// limit that is exceeded.
+	c.PersistentPreRunE = func(c *cobra.Command, in []string) error {
+		if err := a.prepare(c, in); err != nil {
+			return a.unknown(err)
+		}
+		return nil
+	}
 	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return &exitError{checkUnknown, myrmidon.WithHint(err, c.CommandPath()+" --help shows the flags")}
+		return a.unknown(myrmidon.WithHint(err, c.CommandPath()+" --help shows the flags"))
 	})
 	fl := c.Flags()
 	f.source(fl)
@@ -111,6 +115,15 @@ apart, and adds ereq, econ, eresp and eint.
 	fl.Float64Var(&f.errorsRate, "max-errors-rate", -1, "so many errors a second, in any row")
 	fl.DurationVar(&f.over, "over", 2*time.Second, "what --max-errors-rate is measured over")
 	return c
+}
+
+// unknown says that there is no verdict, and why.
+func (a *app) unknown(err error) error {
+	v := verdict{exit: checkUnknown, Status: checkNames[checkUnknown], Summary: plain(strings.ReplaceAll(err.Error(), "\n", "; "))}
+	if werr := a.printVerdict(v); werr != nil {
+		err = errors.Join(err, werr)
+	}
+	return &exitError{checkUnknown, err}
 }
 
 // run reads the targets, once or twice, and judges.

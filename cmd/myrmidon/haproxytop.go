@@ -22,7 +22,8 @@ func (a *app) haproxyTopCommand() *cobra.Command {
 		Use:   "top TARGET...",
 		Short: "Watch all processes live in the terminal",
 		Long: `Show rates, sessions, queues, errors and states of all processes as one, live. Frontends are
-added up in the first line; the last but one tells the latest change of a state.
+added up in the first line; a request that passes several of them counts in each, as it does in
+HAProxy's own CumReq. The last line but one tells the latest change of a state.
 
   s, S         next and former order: requests, errors, state, sessions, queue, bytes, time, name
   r            reverse it

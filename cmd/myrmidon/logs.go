@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -15,6 +16,7 @@ import (
 
 	"myrmidon"
 	"myrmidon/elb"
+	"myrmidon/internal/enrich"
 	"myrmidon/internal/logs"
 	"myrmidon/internal/wire"
 	"myrmidon/object"
@@ -31,7 +33,7 @@ from a bucket or a disk, and deliver every line, or say which was not and why.`,
 		Args:    args(cobra.NoArgs), // a mistyped subcommand is an error
 		RunE:    func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(a.logsParse(), a.logsShip(), a.logsTop(), a.logsFields())
+	c.AddCommand(a.logsParse(), a.logsShip(), a.logsAudit(), a.logsTop(), a.logsFields())
 	return c
 }
 
@@ -41,6 +43,8 @@ type logFlags struct {
 	fields                      []string
 	ecs, redact                 bool
 	sample                      float64
+	geoip                       []string
+	userAgent                   string
 }
 
 // add adds the flags of choice.
@@ -58,6 +62,8 @@ func (f *logFlags) addShape(fl *pflag.FlagSet) {
 	fl.BoolVar(&f.ecs, "ecs", false, "names of the Elastic Common Schema: source.ip instead of client_ip")
 	fl.StringSliceVar(&f.fields, "fields", nil, "only these fields, such as time,client_ip,elb_status_code (myrmidon logs fields lists them)")
 	fl.BoolVar(&f.redact, "redact-query", false, "overwrite the values in queries of URLs with X")
+	fl.StringArrayVar(&f.geoip, "geoip", nil, "database of addresses in MaxMind's format, such as GeoLite2-City.mmdb: adds client_country, client_city, client_asn and such (may be given again)")
+	fl.StringVar(&f.userAgent, "user-agent", "", "rules of user agents, uap-core's regexes.yaml, or builtin: adds user_agent_name, user_agent_os, user_agent_device and such")
 }
 
 func formatNames() []string {
@@ -78,7 +84,19 @@ func (f *logFlags) filter() (out logs.Filter, err error) {
 			return out, usage(fmt.Errorf("--%s %s: %w", b.flag, b.text, err))
 		}
 	}
-	if _, err := out.Prepare(); err != nil {
+	for _, file := range f.geoip {
+		path, err := filepath.Abs(file) // a run that is resumed elsewhere finds it
+		if err != nil {
+			return out, err
+		}
+		out.GeoIP = append(out.GeoIP, path)
+	}
+	if out.UserAgent = f.userAgent; f.userAgent != "" && f.userAgent != enrich.Builtin {
+		if out.UserAgent, err = filepath.Abs(f.userAgent); err != nil {
+			return out, err
+		}
+	}
+	if _, err := out.Open(); err != nil {
 		return out, usage(err)
 	}
 	return out, nil
@@ -177,7 +195,7 @@ func (s *readSum) verdict(a *app) error {
 // readLogs reads sources, one after the other, and calls emit with each line that is taken.
 // An object that cannot be read is told, and does not hide the others.
 func (a *app) readLogs(ctx context.Context, filter logs.Filter, in []string, emit func(*elb.Record, []byte) error) (*readSum, error) {
-	prepared, err := filter.Prepare()
+	prepared, err := filter.Open()
 	if err != nil {
 		return nil, usage(err)
 	}

@@ -18,6 +18,7 @@ import (
 
 	"myrmidon"
 	"myrmidon/engine"
+	"myrmidon/internal/enrich"
 	"myrmidon/internal/logs"
 	"myrmidon/internal/wire"
 	"myrmidon/sink"
@@ -30,16 +31,15 @@ const shipGC = 20
 type shipFlags struct {
 	logFlags
 	to, parkedTo, memory string
-	expect               time.Duration
-	shared, follow       bool
-	every                time.Duration
-	webhook              string
+	expect               []string
+	shared               bool
+	followFlags
 }
 
 func (a *app) logsShip() *cobra.Command {
 	var f shipFlags
 	c := &cobra.Command{
-		Use:   "ship SOURCE --to SINK",
+		Use:   "ship SOURCE... --to SINK",
 		Short: "Deliver access logs to Logstash, Elasticsearch, Kinesis, a file or a bucket",
 		Long: `Deliver every line of the access logs in SOURCE: s3://bucket/prefix, a folder, or one
 object or file. SINK is lumberjack://host:5044 (Logstash's beats input, acknowledged; TLS by
@@ -53,18 +53,29 @@ end, as one object of JSON. A line that is no record, or that the destination re
 listed and counted, and the rest goes on; the exit status is then 3, and myrmidon runs retry
 tries those lines again.
 
-When the process is killed, myrmidon runs resume goes on where it was.`,
+When the process is killed, myrmidon runs resume goes on where it was.
+
+With --follow it goes on with what comes, from many sources if need be, until a signal, and makes
+no run. A webhook takes what MinIO and SNS post; beyond loopback it wants the token in
+` + webhookToken + `, as "Authorization: Bearer TOKEN" or as the password of basic
+authentication, and --tls-cert and --tls-key, since a token alone crosses the network in the clear.`,
 		Example: `  myrmidon logs ship s3://logs/AWSLogs/123/elasticloadbalancing/ --since 24h --to lumberjack://logstash:5044
   myrmidon logs ship ./logs --to https://elastic:9200/alb --where 'elb_status_code >= 500'
   myrmidon logs ship --follow sqs://sqs.eu-west-1.amazonaws.com/123456789012/logs --to lumberjack://logstash:5044 --expect 10m
+  myrmidon logs ship --follow web=sqs://… cdn=s3://logs/cf/ hook=webhook://127.0.0.1:8080/s3 --to kinesis://access --expect 10m,cdn=2h --status s.json
   myrmidon logs ship s3://logs/cf/ --since 1h --to kinesis://access?region=eu-west-1 --redact-query`,
-		Args: args(cobra.ExactArgs(1)),
+		Args: args(cobra.MinimumNArgs(1)),
 		RunE: func(c *cobra.Command, in []string) error {
-			if f.follow || strings.HasPrefix(in[0], "sqs://") {
-				if f.every < time.Second {
-					return usage(fmt.Errorf("--every %v: a second at least", f.every))
+			if a.nats.url == "" {
+				if err := enoughFiles(shipFiles(a.slots, len(in), f.to), "logs ship"); err != nil {
+					return err
 				}
-				return a.followLogs(c.Context(), f, in[0])
+			}
+			switch {
+			case f.follow || follows(in):
+				return a.followLogs(c.Context(), f, in)
+			case len(in) > 1:
+				return usage(errors.New("one source makes a run; --follow takes several"))
 			}
 			return a.shipLogs(c.Context(), f, in[0])
 		},
@@ -72,15 +83,13 @@ When the process is killed, myrmidon runs resume goes on where it was.`,
 	fl := c.Flags()
 	fl.StringVar(&f.to, "to", "", "where lines go: an address, see above")
 	mustComplete(c.MarkFlagRequired("to"))
-	f.add(fl, c)
+	f.logFlags.add(fl, c)
 	f.addShape(fl)
 	fl.StringVar(&f.parkedTo, "parked-to", "", "file for the lines that were not delivered, as they are, with place and reason: a line of JSON each")
 	fl.StringVar(&f.memory, "memory", "", "what lines under way of one object may hold (default: 2MiB)")
-	fl.DurationVar(&f.expect, "expect", 0, "end with status 3 if the newest line is older than this, such as 10m, or there is none")
+	fl.StringSliceVar(&f.expect, "expect", nil, "end with status 3 if the newest line is older than this, such as 10m, or there is none; with --follow: warn when no line has come for so long, and NAME=30m for one of the sources")
 	fl.BoolVar(&f.shared, "shared-fs", false, "with --nats: local paths are the same files on every worker's machine")
-	fl.BoolVar(&f.follow, "follow", false, "go on with what comes, until a signal: SOURCE is a prefix or folder, listed again and again, or a queue of S3's notifications, sqs://sqs.REGION.amazonaws.com/ACCOUNT/NAME")
-	fl.DurationVar(&f.every, "every", 30*time.Second, "with --follow: how often a prefix is listed")
-	fl.StringVar(&f.webhook, "webhook", "", "with --follow and --expect: URL that gets a POST of JSON when no line comes any more, and when lines come again")
+	f.followFlags.add(fl, c)
 	a.runFlags(fl)
 	return c
 }
@@ -133,8 +142,19 @@ func (a *app) shipLogs(ctx context.Context, f shipFlags, source string) error {
 	if err != nil {
 		return err
 	}
+	expect, err := parseExpect(f.expect)
+	if err == nil && len(expect.by) > 0 {
+		err = usage(errors.New("--expect NAME=DURATION is for the sources of --follow"))
+	}
+	if err != nil {
+		return err
+	}
 	fleet := a.nats.url != ""
-	if err := a.reachable(fleet, f.shared, []string{source}); err != nil {
+	files := append([]string{source}, spec.Filter.GeoIP...)
+	if spec.Filter.UserAgent != "" && spec.Filter.UserAgent != enrich.Builtin {
+		files = append(files, spec.Filter.UserAgent)
+	}
+	if err := a.reachable(fleet, f.shared, files); err != nil {
 		return err
 	}
 	if fleet && (spec.Sink == "-" || strings.HasPrefix(spec.Sink, "file://")) {
@@ -175,30 +195,29 @@ func (a *app) shipLogs(ctx context.Context, f shipFlags, source string) error {
 		return home, err
 	}}
 	close(tasks)
-	c.logs.after = func(sum *logs.Summary) error { return f.after(ctx, a, home, spec, sum) }
+	c.logs.after = func(sum *logs.Summary) error { return f.after(ctx, a, home, spec, sum, expect.all) }
 	return c.carry(ctx, tasks)
 }
 
 // after does what flags ask for when the run has ended.
-func (f *shipFlags) after(ctx context.Context, a *app, home engine.Home, spec logs.Spec, sum *logs.Summary) error {
+func (f *shipFlags) after(ctx context.Context, a *app, home engine.Home, spec logs.Spec, sum *logs.Summary, expect time.Duration) error {
 	var err error
 	if f.parkedTo != "" {
 		err = a.writeParked(ctx, home, spec, f.parkedTo)
 	}
-	if f.expect > 0 && time.Since(sum.Newest) > f.expect {
+	if expect > 0 && time.Since(sum.Newest) > expect {
 		what := "there is no line at all"
 		if !sum.Newest.IsZero() {
 			what = "the newest line is of " + sum.Newest.Format(time.RFC3339)
 		}
-		err = errors.Join(err, &exitError{exitPartial, myrmidon.WithHint(fmt.Errorf("--expect %v: %s", f.expect, what), "is the load balancer's log turned on, and is this its prefix?")})
+		err = errors.Join(err, &exitError{exitPartial, myrmidon.WithHint(fmt.Errorf("--expect %v: %s", expect, what), "is the load balancer's log turned on, and is this its prefix?")})
 	}
 	return err
 }
 
 // logsEnd is what a carrier does with runs of logs that have ended.
 type logsEnd struct {
-	after     func(*logs.Summary) error // nil where nothing more is asked for
-	delivered bool                      // some lines were
+	after func(*logs.Summary) error // nil where nothing more is asked for
 }
 
 // summarize prints what a run of logs came to, and returns an error if lines were delivered
@@ -237,7 +256,6 @@ func (c *carrier) summarize(home engine.Home, rep *engine.Report) error {
 	c.mu.Lock()
 	fmt.Fprintln(out, string(data))
 	c.mu.Unlock()
-	c.logs.delivered = sum.Lines.Acked > 0
 	if sum.Objects.Failed > 0 {
 		fmt.Fprintf(c.screen, "myrmidon: not everything was delivered: %s not parsed, %d refused, %s not whole\n  myrmidon parked list %s shows why; myrmidon runs retry %[4]s tries again\n",
 			plural(sum.Lines.Unparsed, "line"), sum.Lines.Failed, plural(sum.Objects.Failed, "object"), rep.ID)

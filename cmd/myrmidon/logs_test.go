@@ -22,6 +22,7 @@ import (
 
 	"myrmidon/internal/logs"
 	"myrmidon/internal/testkit/kinesalite"
+	"myrmidon/internal/testkit/long"
 	"myrmidon/internal/testkit/s3server"
 	"myrmidon/internal/testkit/sinkfault"
 )
@@ -232,6 +233,38 @@ func TestAFewLogLinesArriveBeforeTheEnd(t *testing.T) {
 	}
 }
 
+// The article's: too many connections. What a process may not open is refused at its start,
+// with the numbers; a soft limit is raised, and no more connections are made than were asked for.
+func TestLogConnectionsStayWithinTheLimits(t *testing.T) {
+	s := newLogShop(t, 20, 40)
+	l, err := sinkfault.Listen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := sinkfault.NewLumberjack(l, func(int) sinkfault.Window { return sinkfault.Window{Late: 5 * time.Millisecond} })
+	defer server.Close()
+	ship := func(limit, connections string) (int, string) {
+		t.Helper()
+		c := s.command("logs", "ship", "s3://logs/AWSLogs/", "--to", "lumberjack://"+server.Addr()+"?connections="+connections, "-q", "--slots", "6")
+		c.Args = append([]string{"sh", "-c", limit + `; exec "$0" "$@"`, c.Path}, c.Args[1:]...)
+		c.Path = "/bin/sh"
+		out, err := c.CombinedOutput()
+		return status(err), string(out)
+	}
+	if exit, out := ship("ulimit -n 400", "1000"); exit != 2 || !strings.Contains(out, "1050 files and connections") || !strings.Contains(out, "may have 400") {
+		t.Errorf("exit status %d\n%s", exit, out)
+	}
+	if n := server.Connections(); n > 0 {
+		t.Errorf("%d connections were made nevertheless", n)
+	}
+	if exit, out := ship("ulimit -Sn 20", "3"); exit != 0 {
+		t.Errorf("exit status %d\n%s", exit, out)
+	}
+	if got := ids(t, server.Received()); len(got) != s.lines || server.Connections() > 3 || server.Connections() == 0 {
+		t.Errorf("%d of %d lines by %d connections", len(got), s.lines, server.Connections())
+	}
+}
+
 func TestLogsToElasticsearchAreParkedOneByOne(t *testing.T) {
 	s := newLogShop(t, 3, 400)
 	var refusing atomic.Bool
@@ -259,6 +292,10 @@ func TestLogsToElasticsearchAreParkedOneByOne(t *testing.T) {
 	aside, err := os.ReadFile(filepath.Join(s.dir, "parked.jsonl"))
 	if err != nil || bytes.Count(aside, []byte("/item/13?")) != 3 || bytes.Count(aside, []byte("\n")) != 3 {
 		t.Errorf("%v\n%s", err, aside)
+	}
+	// Each object has a line that was refused, and all others arrived.
+	if out, err := s.command("runs", "--json").Output(); err != nil || !bytes.Contains(out, []byte(`"state":"partial"`)) {
+		t.Errorf("%v\n%s", err, out)
 	}
 	refusing.Store(false)
 	sum, _ = s.run(0, "runs", "retry", "latest", "-q")
@@ -294,7 +331,8 @@ func TestLogsToKinesis(t *testing.T) {
 // TestAKilledShipmentLosesNothing kills the program at random, while its destination dies
 // in mid-window, acknowledges late, twice and in part.
 func TestAKilledShipmentLosesNothing(t *testing.T) {
-	s := newLogShop(t, 12, 20_000)
+	long.Test(t)
+	s := newLogShop(t, 12, 14_000)
 	random := rand.New(rand.NewPCG(5, 6))
 	var mu sync.Mutex
 	dice := func(n int) int {
@@ -311,13 +349,13 @@ func TestAKilledShipmentLosesNothing(t *testing.T) {
 		case 0:
 			return sinkfault.Window{Die: true, Keep: dice(1024)}
 		case 1:
-			return sinkfault.Window{Late: 20 * time.Millisecond}
+			return sinkfault.Window{Late: 30 * time.Millisecond}
 		case 2:
 			return sinkfault.Window{Acks: []uint32{uint32(dice(1024)), 1024}}
 		case 3:
 			return sinkfault.Window{Die: true, Keep: 1 << 20, Acks: []uint32{uint32(dice(1024))}}
 		}
-		return sinkfault.Window{Late: 2 * time.Millisecond}
+		return sinkfault.Window{Late: 6 * time.Millisecond}
 	})
 	defer server.Close()
 	args := []string{"logs", "ship", "s3://logs/", "--to", "lumberjack://" + server.Addr(), "-q"}
@@ -334,7 +372,7 @@ func TestAKilledShipmentLosesNothing(t *testing.T) {
 		select {
 		case err := <-ended:
 			t.Fatalf("ended with %v before it was killed\n%s", err, out.String())
-		case <-time.After(time.Duration(150+dice(1200)) * time.Millisecond):
+		case <-time.After(time.Duration(150+dice(400)) * time.Millisecond):
 		}
 		if err := c.Process.Kill(); err != nil {
 			t.Fatal(err)

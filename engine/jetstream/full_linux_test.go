@@ -15,6 +15,7 @@ import (
 	"myrmidon"
 	"myrmidon/engine"
 	"myrmidon/engine/jetstream"
+	"myrmidon/internal/testkit/long"
 )
 
 // fullDisk stores on a file system of 24 MiB until it is full, frees some space and opens
@@ -117,6 +118,7 @@ func fillAndGoOn(dir string) error {
 }
 
 func TestADiskThatIsFull(t *testing.T) {
+	long.Test(t)
 	t.Parallel()
 	cmd := inChild(t, "full", t.TempDir())
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}

@@ -44,6 +44,9 @@ func appendJob(b []byte, j *myrmidon.Job) ([]byte, error) {
 		b = append(b, ']')
 	}
 	number(`,"attempt":`, int64(j.Attempt))
+	if j.Continued != 0 {
+		number(`,"continued":`, int64(j.Continued))
+	}
 	if j.Epoch != 0 {
 		number(`,"epoch":`, int64(j.Epoch))
 	}
@@ -103,6 +106,9 @@ func parseJob(data []byte, j *myrmidon.Job) bool {
 	}
 	p.want(`,"attempt":`)
 	out.Attempt = p.uint32()
+	if p.has(`,"continued":`) {
+		out.Continued = p.uint32()
+	}
 	if p.has(`,"epoch":`) {
 		out.Epoch = p.uint32()
 	}

@@ -16,6 +16,7 @@ import (
 
 	"myrmidon"
 	"myrmidon/internal/clone/documents"
+	"myrmidon/internal/testkit/long"
 	"myrmidon/object"
 )
 
@@ -129,6 +130,7 @@ func TestDocumentsTellOfEachObjectOnce(t *testing.T) {
 }
 
 func TestAManifestOfManySegmentsHasPages(t *testing.T) {
+	long.Test(t)
 	src, dst, docs := object.NewMem(), object.NewMem(), object.NewMem()
 	put(t, src, nil, manyKeys(6000, "p%05d/only")...) // so many folders in a slice share segments
 	for p := range 1500 {

@@ -75,7 +75,7 @@ func (w *worker) each(ctx context.Context, job myrmidon.Job, do func(ctx context
 		o := t.Objects[it.Index-job.First].info()
 		start := time.Now()
 		e, err := do(ctx, t, o, moved)
-		it.Name, it.Bytes = o.Key, max(o.Size, 0)
+		it.Name, it.Bytes, it.Error = o.Key, max(o.Size, 0), nil
 		if err != nil {
 			it.Error = myrmidon.AsFailure(err)
 			return outcome(err)
@@ -97,7 +97,7 @@ func (w *worker) each(ctx context.Context, job myrmidon.Job, do func(ctx context
 	next := make(chan permitted)
 	permits := limit.Of(ctx, limit.Destination(t.Destination))
 	for n := range items {
-		permit, err := permits.Acquire(ctx)
+		permit, err := permits.AcquireFor(ctx, string(t.Objects[items[n].Index-job.First].Key))
 		if err != nil {
 			break // ctx has ended: said below
 		}
@@ -107,7 +107,7 @@ func (w *worker) each(ctx context.Context, job myrmidon.Job, do func(ctx context
 		default:
 			wg.Go(func() {
 				for ok := true; ok; p, ok = <-next {
-					p.permit.Release(one(p.it))
+					patiently(ctx, permits, p.permit, string(t.Objects[p.it.Index-job.First].Key), func() limit.Outcome { return one(p.it) })
 				}
 			})
 		}
@@ -121,11 +121,34 @@ func (w *worker) each(ctx context.Context, job myrmidon.Job, do func(ctx context
 	return myrmidon.Result{Items: items, Usage: usage, Tally: sums.sums()}, nil
 }
 
-// outcome is what a request tells its limiter. A store that says when to come again has
-// too much to do.
+// patience is for how long an object, in one attempt of its job, waits for another turn
+// when the destination has told it to slow down.
+const patience = 30 * time.Second
+
+// patiently does one thing with a permit, and waits for another permit when it is pushed
+// back: the limiter knows when it is time, the job's next attempt would be later.
+func patiently(ctx context.Context, permits *limit.Limiter, permit limit.Permit, key string, do func() limit.Outcome) {
+	for end := time.Now().Add(patience); ; {
+		o := do()
+		permit.Release(o)
+		if o <= limit.Failed || time.Now().After(end) {
+			return
+		}
+		var err error
+		if permit, err = permits.AcquireFor(ctx, key); err != nil {
+			return // ctx has ended: the job says so
+		}
+	}
+}
+
+// outcome is what a request tells its limiter. Where the store says when to come again,
+// everything to it waits until then.
 func outcome(err error) limit.Outcome {
 	if err == nil || errors.Is(err, fs.ErrNotExist) || errors.Is(err, object.ErrChanged) {
 		return limit.OK
+	}
+	if errors.Is(err, object.ErrBusy) {
+		return limit.Pushback(0)
 	}
 	if after := myrmidon.AsFailure(err).After; after > 0 {
 		return limit.Pushback(after)
@@ -153,7 +176,7 @@ func (w *worker) copyOne(ctx context.Context, t *opened, o object.Info, moved *a
 		}
 	}
 	if im, ok := dst.(object.Importer); ok && im.CanImport(src) {
-		made, err := im.Import(into(ctx), src, o, o.Key, t.Copy)
+		made, err := im.Import(object.Paced(into(ctx)), src, o, o.Key, t.Copy)
 		if err != nil {
 			return e, gone(o.Key, err)
 		}

@@ -367,10 +367,8 @@ func FuzzSegment(f *testing.F) {
 }
 
 func FuzzFragments(f *testing.F) {
-	if !testing.Short() {
-		f.Add(read(f, chunk(f, "c0.mp4", fragmented, 0, 48)))
-		f.Add(read(f, aacTrack(f)))
-	}
+	f.Add(read(f, chunk(f, "c0.mp4", fragmented, 0, 48)))
+	f.Add(read(f, aacTrack(f)))
 	f.Add([]byte("\x00\x00\x00\x08moov"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		file, err := ParseFragments(bytes.Clone(b))

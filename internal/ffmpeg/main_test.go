@@ -11,12 +11,9 @@ import (
 	"testing"
 )
 
-// tools returns the real ffmpeg. Without one a test fails; only -short skips it.
+// tools returns the real ffmpeg. Without one a test fails.
 func tools(tb testing.TB) *Tools {
 	tb.Helper()
-	if testing.Short() {
-		tb.Skip("needs ffmpeg")
-	}
 	t, err := found()
 	if err != nil {
 		tb.Fatal(err)

@@ -58,7 +58,7 @@ func (m *model) drawSum(w int) line {
 		return line{{"myrmidon haproxy top", bold}, {"  reading ...", dim}}
 	}
 	s := &m.sum
-	head := fmt.Sprintf("  req/s %s  sessions %s  in %s  out %s  5xx/s %s  errors/s %s",
+	head := fmt.Sprintf("  frontends: req/s %s  sessions %s  in %s  out %s  5xx/s %s  errors/s %s",
 		short(s.requests), short(float64(s.current)), bytesRate(s.in), bytesRate(s.out), short(s.bad), short(s.errors))
 	return cut(line{{m.at.Format("15:04:05"), bold}, {head, normal}}, w)
 }

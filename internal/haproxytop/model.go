@@ -98,7 +98,7 @@ type model struct {
 
 	all     []row // of the last snapshot
 	shown   []*row
-	sum     row // of frontends
+	sum     row // of frontends, of which a request may pass several: HAProxy counts it in each
 	at      time.Time
 	window  time.Duration
 	targets int

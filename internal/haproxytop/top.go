@@ -30,6 +30,11 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return fmt.Errorf("haproxytop: the terminal: %w", err)
 	}
+	return loop(ctx, cfg, screen)
+}
+
+// loop is Run on any terminal.
+func loop(ctx context.Context, cfg Config, screen tcell.Screen) error {
 	if err := screen.Init(); err != nil {
 		return fmt.Errorf("haproxytop: the terminal: %w", err)
 	}

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"myrmidon/internal/testkit/long"
 )
 
 // roundTrips returns how many round trips it takes until, in one of them, s serves
@@ -28,6 +30,7 @@ func (l *Limiter) restsAt() int {
 }
 
 func TestTheLimitFindsWhatGivesFullThroughput(t *testing.T) {
+	long.Test(t)
 	for _, latency := range []time.Duration{10 * time.Millisecond, 50 * time.Millisecond} {
 		for _, test := range []struct{ capacity, trips int }{
 			{64, 3},
@@ -66,6 +69,7 @@ func TestTheLimitFindsWhatGivesFullThroughput(t *testing.T) {
 }
 
 func TestTheLimitFollowsTheCapacity(t *testing.T) {
+	long.Test(t)
 	synctest.Test(t, func(t *testing.T) {
 		s := newServer(400, 50*time.Millisecond)
 		l := new(Set).Limiter("clone.copy", "s3://bucket")
@@ -85,6 +89,7 @@ func TestTheLimitFollowsTheCapacity(t *testing.T) {
 }
 
 func TestTheLimitPassesAnOldCeiling(t *testing.T) {
+	long.Test(t)
 	synctest.Test(t, func(t *testing.T) {
 		s := newServer(100, 20*time.Millisecond)
 		s.rejects = true
@@ -101,6 +106,7 @@ func TestTheLimitPassesAnOldCeiling(t *testing.T) {
 }
 
 func TestAServerThatPushesBackIsUsedFullyAndGently(t *testing.T) {
+	long.Test(t)
 	for _, capacity := range []int{1, 3, 10, 64, 100, 1000} {
 		synctest.Test(t, func(t *testing.T) {
 			s := newServer(capacity, 20*time.Millisecond)

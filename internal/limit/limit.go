@@ -60,6 +60,9 @@ const (
 // after <= 0 means that the destination named no time.
 func Pushback(after time.Duration) Outcome { return Outcome(min(max(after, 0), maxHold)) + 1 }
 
+// after is what a push-back asks for.
+func (o Outcome) after() time.Duration { return time.Duration(o - 1) }
+
 // Limiter hands out permits for one kind and destination. It is made by a [Set] or
 // by [Of], has no goroutine, and is safe for concurrent use.
 type Limiter struct {
@@ -75,6 +78,7 @@ type Limiter struct {
 	waking    bool          // wake is armed
 	pushbacks uint64
 	completed uint64
+	parts     parts
 }
 
 func newLimiter(kind, destination string, start, most int, hold time.Duration) *Limiter {
@@ -84,7 +88,9 @@ func newLimiter(kind, destination string, start, most int, hold time.Duration) *
 // Permit is the right to do one thing now. It must be released, and not be copied.
 type Permit struct {
 	l    *Limiter
-	cuts uint32 // the control's cuts when the permit was handed out
+	cuts uint32  // the control's cuts when the permit was handed out
+	part *part   // of AcquireFor, else nil
+	own  *Permit // of the part's own limiter, if it had one
 }
 
 // Acquire waits for a permit, behind those who came before. It fails only when ctx
@@ -138,9 +144,15 @@ func (p *Permit) Release(o Outcome) {
 		return
 	}
 	p.l = nil
+	if p.own != nil {
+		p.own.Release(o)
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.inFlight--
+	if p.part != nil && l.told(p.part, o) {
+		o = Failed // says nothing of the other parts
+	}
 	switch {
 	case o == OK:
 		l.completed++
@@ -148,11 +160,16 @@ func (p *Permit) Release(o Outcome) {
 	case o > 0:
 		l.pushbacks++
 		pause := l.control.pushedBack(*p)
-		if hold := max(pause, min(time.Duration(o-1), l.maxHold)); hold > 0 {
-			l.heldUntil = max(l.heldUntil, l.control.now()+hold)
-		}
+		l.hold(max(pause, min(o.after(), l.maxHold)))
 	}
 	l.handOut()
+}
+
+// hold keeps all permits back for d. l.mu is held, or l is new.
+func (l *Limiter) hold(d time.Duration) {
+	if d > 0 {
+		l.heldUntil = max(l.heldUntil, l.control.now()+d)
+	}
 }
 
 // take hands out one permit. l.mu is held.

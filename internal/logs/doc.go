@@ -24,5 +24,12 @@
 // seconds: the object's ETag, the offset in inflated bytes, and the counts up to there. A
 // job that comes again, because its process was killed, goes on from it: a plain object is
 // opened there, a packed one is inflated up to there. An object that was replaced
-// meanwhile is read from its beginning.
+// meanwhile is read from its beginning. Objects that are done are passed over.
+//
+// A job whose context has a deadline stops in time, with a checkpoint, and what is left of it
+// goes on in another: see [myrmidon.Continue].
+//
+// # Audits
+//
+// [Config.Audit] compares the lines of each object with what a destination says that it has.
 package logs

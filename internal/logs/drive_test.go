@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"myrmidon"
+	"myrmidon/internal/testkit/long"
 	"myrmidon/object"
 	"myrmidon/sink"
 )
@@ -26,6 +27,7 @@ type moody struct {
 	turn   chan struct{}
 	docs   map[string]int // by ID, how often
 	wrong  func(records []sink.Record) error
+	seen   func(doc string)
 	closed int
 }
 
@@ -47,11 +49,17 @@ func (m *moody) Send(ctx context.Context, records []sink.Record) error {
 	}
 	for i, r := range records {
 		if !bad[i] {
-			var doc struct{ ID string }
-			if json.Unmarshal(r.Data, &doc) != nil || doc.ID != r.ID {
+			var doc struct {
+				ID  string
+				ECS string `json:"event.id"`
+			}
+			if json.Unmarshal(r.Data, &doc) != nil || doc.ID+doc.ECS != r.ID {
 				return fmt.Errorf("document %s has ID %s", r.Data, r.ID)
 			}
 			m.docs[r.ID]++
+			if m.seen != nil {
+				m.seen(string(r.Data))
+			}
 		}
 	}
 	return err
@@ -371,6 +379,7 @@ func TestWhatIsRefusedIsParkedAndTriedAgainAlone(t *testing.T) {
 }
 
 func TestBadDaysOfObjects(t *testing.T) {
+	long.Test(t)
 	text := someLines(3000)
 	whole := packed(t, text)
 	rotten := bytes.Clone(whole)

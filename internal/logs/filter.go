@@ -11,6 +11,7 @@ import (
 
 	"myrmidon"
 	"myrmidon/elb"
+	"myrmidon/internal/enrich"
 )
 
 // Filter says which lines are taken, and what of them. The zero Filter takes all of all.
@@ -27,6 +28,9 @@ type Filter struct {
 	Sample float64 `json:"sample,omitempty"`
 	// RedactQuery overwrites the values in queries of URLs with X.
 	RedactQuery bool `json:"redact_query,omitempty"`
+	// GeoIP and UserAgent are files by which fields are added: see [enrich.Config].
+	GeoIP     []string `json:"geoip,omitempty"`
+	UserAgent string   `json:"user_agent,omitempty"`
 }
 
 // Prepared is a Filter that was read. It may be used from many goroutines.
@@ -36,6 +40,7 @@ type Prepared struct {
 	where   *Where
 	fields  map[string]bool
 	encoder elb.Encoder
+	more    *enrich.Enricher // nil where nothing is added: see [Filter.Open]
 }
 
 // Prepare reads a filter. Errors are permanent.
@@ -62,12 +67,14 @@ func (f Filter) Prepare() (*Prepared, error) {
 		return nil, myrmidon.Permanent(errors.New("no line is that new and that old: the time since is not before the time until"))
 	}
 	for _, name := range f.Fields {
-		if _, err := kindOf(name); err != nil {
+		added := f.enriched() && enrich.IsField(name)
+		if _, err := kindOf(name); err != nil && !added {
 			return nil, myrmidon.Permanent(err)
 		}
 		if p.fields == nil {
 			p.fields = make(map[string]bool)
 		}
+		p.fields[name] = added
 		for _, format := range formats { // whichever of its names was given
 			if i, err := elb.Lookup(format, name); err == nil {
 				field := elb.Fields(format)[i]
@@ -108,10 +115,14 @@ func (p *Prepared) Append(dst []byte, r *elb.Record) []byte {
 	}
 	n := len(dst)
 	dst = p.encoder.AppendJSON(dst, r)
-	if p.fields == nil {
+	if p.fields != nil {
+		dst = dst[:n+keep(dst[n:], p.fields)]
+	}
+	if p.more == nil {
 		return dst
 	}
-	return dst[:n+keep(dst[n:], p.fields)]
+	// Every format has these two under their names of ECS, or not at all.
+	return p.more.Append(dst, r.Get("source.ip").Bytes(), r.Get("user_agent.original").Bytes(), r.Format() == elb.CloudFront)
 }
 
 // keep leaves of a JSON object, as the encoder writes it, the members that are in names,

@@ -3,6 +3,8 @@ package logs
 import (
 	"context"
 	"errors"
+	"io/fs"
+	"maps"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -19,23 +21,29 @@ type Follower struct {
 	spec   Spec
 	filter *Prepared
 	held   *openSink // so that connections outlive an object
-	moved  atomic.Int64
 	begun  time.Time
 
 	mu  sync.Mutex
 	sum Summary
-	// last is when the last line came.
-	last time.Time
+}
+
+// Shipped is what became of an object that is done.
+type Shipped struct {
+	ETag    string // of what was found; "" if nothing was
+	Counts  Counts
+	Newest  time.Time // that of its newest line
+	Bytes   int64     // that were read of it
+	Rejects []Reject  // what was not delivered
 }
 
 // NewFollower opens the sink of a spec, whose address is not used. The caller closes the
 // follower.
 func (c Config) NewFollower(spec Spec) (*Follower, error) {
-	filter, err := spec.Filter.Prepare()
+	filter, err := spec.Filter.Open()
 	if err != nil {
 		return nil, err
 	}
-	f := &Follower{w: &worker{cfg: c, sinks: sinks{open: c.OpenSink}}, spec: spec, filter: filter, begun: time.Now(), last: time.Now()}
+	f := &Follower{w: &worker{cfg: c, sinks: sinks{open: c.OpenSink}}, spec: spec, filter: filter, begun: time.Now()}
 	f.sum.Failures = map[string]Failure{}
 	for _, kind := range []string{parsing, sending, "sockets", "objects"} {
 		f.sum.Failures[kind] = Failure{LastFew: []string{}}
@@ -45,26 +53,27 @@ func (c Config) NewFollower(spec Spec) (*Follower, error) {
 }
 
 // Ship delivers an object. Where it returns a nil error every line was acknowledged, or is
-// in rejects, with its text; so is what keeps the object from being read for good. Any other
+// in the rejects, with its text; so is what keeps the object from being read for good. Any other
 // error is worth another call, which goes on from the checkpoint.
-func (f *Follower) Ship(ctx context.Context, from Address, key string) (rejects []Reject, etag string, err error) {
+func (f *Follower) Ship(ctx context.Context, from Address, key string) (Shipped, error) {
 	store, single, err := from.Open(f.w.cfg.OpenBucket, f.w.cfg.OpenObject)
 	if err != nil {
-		return nil, "", err
+		return Shipped{}, err
 	}
 	out, err := f.w.sinks.acquire(f.spec.Sink)
 	if err != nil {
-		return nil, "", err
+		return Shipped{}, err
 	}
 	name := from.Name(key)
+	var moved atomic.Int64
 	s := &shipment{
 		w: f.w, task: &task{Spec: f.spec}, filter: f.filter, store: store, sink: out, run: "follow", key: key, name: name,
-		mark: strings.ToLower(ID(name, "")), moved: &f.moved, batcher: new(atomic.Pointer[sink.Batcher]),
+		mark: strings.ToLower(ID(name, "")), moved: &moved, batcher: new(atomic.Pointer[sink.Batcher]),
 	}
 	if single != "" {
 		s.key = single
 	}
-	stop := f.w.tell(ctx, 1, &f.moved, s.batcher, out)
+	stop := f.w.tell(ctx, 1, &moved, s.batcher, out)
 	shipErr := s.ship(ctx)
 	stop()
 	c, failed, last, closeErr := f.w.sinks.release(out)
@@ -72,14 +81,23 @@ func (f *Follower) Ship(ctx context.Context, from Address, key string) (rejects 
 	if closeErr != nil && sink.TraitsOf(out.Sink).Unconfirmed {
 		shipErr = errors.Join(shipErr, closeErr) // nobody knows how much has arrived
 	}
-	if shipErr != nil && (ctx.Err() != nil || !myrmidon.IsPermanent(shipErr)) {
+	if shipErr != nil && (ctx.Err() != nil || !ofObject(shipErr)) {
 		f.failed(name, shipErr)
-		return nil, "", shipErr
+		return Shipped{}, shipErr
 	}
-	if rejects, err = f.set(ctx, s, shipErr); err != nil {
-		return nil, "", err
+	done := Shipped{ETag: s.at.ETag, Counts: s.at.Counts, Newest: s.at.Newest, Bytes: moved.Load()}
+	if done.Rejects, err = f.set(ctx, s, shipErr); err != nil {
+		return Shipped{}, err
 	}
-	return rejects, s.at.ETag, f.count(s, shipErr)
+	return done, f.count(s, shipErr, done.Bytes)
+}
+
+// ofObject reports whether an object cannot be delivered for good: it is gone or broken. What is
+// wrong with rights or with the destination is wrong with all objects, and is waited for: parked,
+// a night of them would have to be found again by hand.
+func ofObject(err error) bool {
+	var to *sinkError
+	return myrmidon.IsPermanent(err) && !errors.Is(err, fs.ErrPermission) && !errors.As(err, &to)
 }
 
 // set makes the rejects of an object that nothing more is to be done for.
@@ -108,15 +126,13 @@ func (f *Follower) set(ctx context.Context, s *shipment, shipErr error) (out []R
 
 // count adds what became of an object to the summary. The error says that it does not add
 // up.
-func (f *Follower) count(s *shipment, shipErr error) error {
+func (f *Follower) count(s *shipment, shipErr error, read int64) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	c := s.at.Counts
 	f.sum.Lines.add(c)
 	f.sum.Objects.Read++
-	if c.Encountered > 0 {
-		f.last = time.Now()
-	}
+	f.sum.Objects.Bytes += read
 	if s.at.Newest.After(f.sum.Newest) {
 		f.sum.Newest = s.at.Newest
 	}
@@ -156,28 +172,22 @@ func (f *Follower) connected(c Connections, failed uint64, last []string) {
 	f.add("sockets", int64(failed), last...)
 }
 
-// Quiet is for how long no line has come.
-func (f *Follower) Quiet() time.Duration {
+// Summary returns what all came to until now. Objects under way are not in it; it adds up at
+// each moment.
+func (f *Follower) Summary() Summary {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return time.Since(f.last)
-}
-
-// Lines returns the counts of this moment.
-func (f *Follower) Lines() Counts {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.sum.Lines
+	sum := f.sum
+	sum.Failures = maps.Clone(f.sum.Failures)
+	sum.Seconds = time.Since(f.begun).Seconds()
+	sum.Destination = f.spec.Sink
+	sum.Unconfirmed = sink.TraitsOf(f.held.Sink).Unconfirmed
+	return sum
 }
 
 // Close closes the sink and returns what all came to.
 func (f *Follower) Close() (Summary, error) {
 	c, failed, last, err := f.w.sinks.release(f.held)
 	f.connected(c, failed, last)
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.sum.Seconds = time.Since(f.begun).Seconds()
-	f.sum.Destination, f.sum.Source = f.spec.Sink, f.spec.Base
-	f.sum.Unconfirmed = sink.TraitsOf(f.held.Sink).Unconfirmed
-	return f.sum, err
+	return f.Summary(), err
 }

@@ -3,6 +3,7 @@ package logs
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -44,7 +45,7 @@ func (w *worker) handle(ctx context.Context, job myrmidon.Job) (res myrmidon.Res
 	if len(t.Objects) != int(job.Count) {
 		return res, myrmidon.Permanent(fmt.Errorf("logs: a job of %d items has %d objects", job.Count, len(t.Objects)))
 	}
-	filter, err := t.Filter.Prepare()
+	filter, err := w.enrichers.prepare(t.Filter)
 	if err != nil {
 		return res, err
 	}
@@ -61,38 +62,83 @@ func (w *worker) handle(ctx context.Context, job myrmidon.Job) (res myrmidon.Res
 	var batcher atomic.Pointer[sink.Batcher]
 	stop := w.tell(ctx, job.Units, &moved, &batcher, out)
 	sums := map[string]int64{}
+	var done, begun []*shipment
+	until := softDeadline(ctx)
 	for i := range job.Items() {
 		e := t.Objects[i-job.First]
+		if over(until) {
+			res.Items = append(res.Items, myrmidon.ItemResult{Index: i, Error: myrmidon.AsFailure(errTimeOver)})
+			continue
+		}
 		s := &shipment{
 			w: w, task: &t, filter: filter, store: store, sink: out, run: job.Run, key: e.key(), name: t.Name(e.key()), moved: &moved, batcher: &batcher,
-			mark: fmt.Sprintf("%d-%d", job.Shard, i),
+			mark: fmt.Sprintf("%d-%d", job.Shard, i), until: until,
 		}
 		if single != "" {
 			s.key = single
 		}
-		begun := time.Now()
+		began := time.Now()
+		begun = append(begun, s)
 		shipErr := s.ship(ctx)
-		if ctx.Err() != nil {
+		if ctx.Err() != nil && !errors.Is(ctx.Err(), context.DeadlineExceeded) {
 			break
 		}
+		if shipErr != nil && over(until) && !myrmidon.IsPermanent(shipErr) {
+			shipErr = errTimeOver // also where the destination took nothing any more
+		}
+		if errors.Is(shipErr, errTimeOver) {
+			res.Items = append(res.Items, myrmidon.ItemResult{Index: i, Error: myrmidon.AsFailure(errTimeOver)})
+			continue
+		}
 		it, n := s.result(shipErr)
-		it.Index, it.Bytes, n.Millis = i, e.Size, time.Since(begun).Milliseconds()
+		if it.Error == nil {
+			done = append(done, s)
+		}
+		it.Index, it.Bytes, n.Millis = i, e.Size, time.Since(began).Milliseconds()
 		it.Note, _ = json.Marshal(n) // strings and numbers
 		res.Items = append(res.Items, it)
 		sums[TallyLines] += n.Counts.Encountered
 		sums[TallyAcked] += n.Counts.Acked
 	}
 	stop()
-	err = w.finish(out, &res)
-	if ctx.Err() != nil {
+	lost := w.finish(out, &res)
+	if ctx.Err() != nil && !errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return myrmidon.Result{}, ctx.Err()
+	}
+	if lost {
+		done = begun // they are shipped anew
+	}
+	for _, s := range done {
+		err = errors.Join(err, s.forget(context.WithoutCancel(ctx)))
 	}
 	res.Usage.End, res.Usage.Read, res.Tally = time.Now().UTC(), moved.Load(), sums
 	return res, err
 }
 
-// finish closes the sink, if nobody else uses it, and tells of its connections.
-func (w *worker) finish(out *openSink, res *myrmidon.Result) error {
+// errTimeOver says that an object goes on in another job.
+var errTimeOver = myrmidon.Continue(errors.New("its time is over: it goes on from its checkpoint"))
+
+const (
+	// reserve is the share of a job's time in which what is under way is settled, and
+	// mostReserve how long that is at most.
+	reserve     = 5
+	mostReserve = 30 * time.Second
+)
+
+// softDeadline is when a job begins to end, zero if never: its context then still lives.
+func softDeadline(ctx context.Context) time.Time {
+	at, ok := ctx.Deadline()
+	if !ok {
+		return time.Time{}
+	}
+	return at.Add(-min(time.Until(at)/reserve, mostReserve))
+}
+
+func over(until time.Time) bool { return !until.IsZero() && time.Now().After(until) }
+
+// finish closes the sink, if nobody else uses it, and tells of its connections. lost reports
+// that nobody knows how much of the job has arrived.
+func (w *worker) finish(out *openSink, res *myrmidon.Result) (lost bool) {
 	c, failed, last, err := w.sinks.release(out)
 	if len(res.Items) > 0 {
 		it := &res.Items[len(res.Items)-1]
@@ -102,19 +148,15 @@ func (w *worker) finish(out *openSink, res *myrmidon.Result) error {
 			it.Note, _ = json.Marshal(n)
 		}
 	}
-	if err == nil {
-		return nil
+	if err == nil || !sink.TraitsOf(out.Sink).Unconfirmed {
+		return false // all that counts was acknowledged
 	}
-	if !sink.TraitsOf(out.Sink).Unconfirmed {
-		return nil // all that counts was acknowledged
-	}
-	// Nobody knows how much of the job has arrived.
 	for i := range res.Items {
 		if res.Items[i].Error == nil {
 			res.Items[i].Error = myrmidon.AsFailure(fmt.Errorf("it may not have arrived: %w", err))
 		}
 	}
-	return nil
+	return true
 }
 
 // result words what became of an object.
@@ -129,7 +171,7 @@ func (s *shipment) result(err error) (it myrmidon.ItemResult, n Note) {
 			fmt.Errorf("%d of %d lines were not delivered; the first at byte %d (%s): %s", n.Rejected, n.Counts.Encountered, first.Offset, first.Kind, first.Reason),
 			"the other lines were; myrmidon runs retry tries these again"))
 	}
-	it.Error = myrmidon.AsFailure(err)
+	it.Error, it.Part = myrmidon.AsFailure(err), err != nil && n.Counts.Acked > 0
 	return it, n
 }
 

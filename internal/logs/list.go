@@ -7,6 +7,7 @@ import (
 	"path"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 
 	"myrmidon"
@@ -55,28 +56,33 @@ const (
 )
 
 var (
-	balancerStamp = regexp.MustCompile(`_(\d{8}T\d{4})Z_`)
-	s3Stamp       = regexp.MustCompile(`^(\d{4}-\d{2}-\d{2}-\d{2}-\d{2}-\d{2})-[0-9A-F]{16}$`)
-	frontStamp    = regexp.MustCompile(`\.(\d{4}-\d{2}-\d{2}-\d{2})\.[0-9a-z]+(\.gz)?$`)
-	testFile      = regexp.MustCompile(`^ELB\w*LogTestFile$`)
+	balancerStamp = pattern(`_(\d{8}T\d{4})Z_`)
+	s3Stamp       = pattern(`^(\d{4}-\d{2}-\d{2}-\d{2}-\d{2}-\d{2})-[0-9A-F]{16}$`)
+	frontStamp    = pattern(`\.(\d{4}-\d{2}-\d{2}-\d{2})\.[0-9a-z]+(\.gz)?$`)
+	testFile      = pattern(`^ELB\w*LogTestFile$`)
 )
+
+// pattern compiles an expression when it is first used, not when the program starts.
+func pattern(expr string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expr) })
+}
 
 // Span returns between which times the lines of an object may lie. Zero means unknown. The
 // stamp in a load balancer's key is the interval's end, that in CloudFront's is its hour's
 // beginning, and S3's is when the object was written.
 func Span(o object.Info) (from, to time.Time) {
 	name := path.Base(o.Key)
-	if m := balancerStamp.FindStringSubmatch(name); m != nil {
+	if m := balancerStamp().FindStringSubmatch(name); m != nil {
 		if end, err := time.Parse("20060102T1504", m[1]); err == nil {
 			return end.Add(-longest - slack), end.Add(slack)
 		}
 	}
-	if m := s3Stamp.FindStringSubmatch(name); m != nil {
+	if m := s3Stamp().FindStringSubmatch(name); m != nil {
 		if end, err := time.Parse("2006-01-02-15-04-05", m[1]); err == nil {
 			return end.Add(-lateLines), end.Add(slack)
 		}
 	}
-	if m := frontStamp.FindStringSubmatch(name); m != nil {
+	if m := frontStamp().FindStringSubmatch(name); m != nil {
 		if hour, err := time.Parse("2006-01-02-15", m[1]); err == nil {
 			return hour.Add(-lateLines), hour.Add(time.Hour + slack)
 		}
@@ -90,7 +96,7 @@ func Span(o object.Info) (from, to time.Time) {
 // IsLog reports whether an object may be a log by its name: folders are not, nor what AWS
 // writes when logs are turned on.
 func IsLog(key string) bool {
-	return !testFile.MatchString(path.Base(key)) && !strings.HasSuffix(key, "/")
+	return !testFile().MatchString(path.Base(key)) && !strings.HasSuffix(key, "/")
 }
 
 // wants reports whether an object may hold lines of the filter's time.
@@ -106,7 +112,7 @@ func (f *Filter) wants(o object.Info) bool {
 }
 
 // dated is the folder of a day, as AWS puts logs of load balancers into: …/2026/11/21/.
-var dated = regexp.MustCompile(`(?:^|/)(\d{4}/\d{2}/\d{2})/`)
+var dated = pattern(`(?:^|/)(\d{4}/\d{2}/\d{2})/`)
 
 // jump returns behind which key a listing may go on that has come to key: objects in
 // folders of days before the filter's time are passed over.
@@ -114,7 +120,7 @@ func (f *Filter) jump(key string) string {
 	if f.Since.IsZero() {
 		return key
 	}
-	m := dated.FindStringSubmatchIndex(key)
+	m := dated().FindStringSubmatchIndex(key)
 	first := f.Since.Add(-longest).UTC().Format("2006/01/02")
 	if m == nil || key[m[2]:m[3]] >= first {
 		return key

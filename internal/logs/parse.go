@@ -80,12 +80,25 @@ type Source struct {
 // which holds until emit returns, and reject with each that is no record. The counts have
 // taken lines as acked. The error is the object's, of ctx or of emit.
 func (p *Prepared) Parse(ctx context.Context, s Source, emit func(r *elb.Record, doc []byte) error, reject func(Reject)) (c Counts, err error) {
+	var doc []byte
+	return p.read(ctx, s, func(r *elb.Record) error {
+		doc = p.Append(doc[:0], r)
+		return emit(r, doc)
+	}, reject)
+}
+
+// Count counts an object's lines as Parse does.
+func (p *Prepared) Count(ctx context.Context, s Source) (Counts, error) {
+	return p.read(ctx, s, func(*elb.Record) error { return nil }, func(Reject) {})
+}
+
+// read calls take with each line that is taken.
+func (p *Prepared) read(ctx context.Context, s Source, take func(r *elb.Record) error, reject func(Reject)) (c Counts, err error) {
 	in, err := NewBody(s.Body)
 	if err != nil {
 		return c, err
 	}
 	lines := elb.NewReader(in, elb.Config{Format: p.Format, Key: s.Key})
-	var doc []byte
 	for record, err := range lines.Lines() {
 		if record == nil {
 			var bad *elb.LineError
@@ -108,8 +121,7 @@ func (p *Prepared) Parse(ctx context.Context, s Source, emit func(r *elb.Record,
 			c.Filtered++
 			continue
 		}
-		doc = p.Append(doc[:0], record)
-		if err := emit(record, doc); err != nil {
+		if err := take(record); err != nil {
 			return c, err
 		}
 		c.Acked++

@@ -62,6 +62,7 @@ type shipment struct {
 	at      checkpoint                    // saved, or worth to be
 	resumed int64                         // the offset from which it went on
 	changed bool                          // another version than the checkpoint's was found
+	until   time.Time                     // when to stop, with a checkpoint; zero means never
 
 	mu     sync.Mutex // of refused: the batcher's goroutines add to it
 	refuse []Reject
@@ -91,8 +92,8 @@ func (s *shipment) save(ctx context.Context) error {
 	if s.w.cfg.Checkpoints == nil {
 		return nil
 	}
-	if s.at.Done && len(s.at.Rejects) == 0 {
-		return s.w.cfg.Checkpoints.Forget(ctx, s.run, s.task.Place, s.mark)
+	if s.at.settled() && sink.TraitsOf(s.sink).Unconfirmed {
+		return s.forget(ctx) // only the job's end says whether its lines have arrived
 	}
 	data, err := json.Marshal(s.at)
 	if err == nil {
@@ -104,6 +105,18 @@ func (s *shipment) save(ctx context.Context) error {
 	return nil
 }
 
+// forget takes the checkpoint away of an object that is done. It is kept up to its job's end:
+// a job that comes again passes over the objects before.
+func (s *shipment) forget(ctx context.Context) error {
+	if s.w.cfg.Checkpoints == nil {
+		return nil
+	}
+	return s.w.cfg.Checkpoints.Forget(ctx, s.run, s.task.Place, s.mark)
+}
+
+// settled reports whether nothing of the object's version is left to be done.
+func (c *checkpoint) settled() bool { return c.Done && len(c.Rejects) == 0 && c.More == 0 }
+
 // ship delivers the lines of the object that are not settled yet. On an error, at says how
 // far it came.
 func (s *shipment) ship(ctx context.Context) error {
@@ -112,7 +125,8 @@ func (s *shipment) ship(ctx context.Context) error {
 	}
 	before := s.at
 	var only map[int64]bool // the lines to be tried again; nil means all
-	if s.at.Done {
+	settled := s.at.settled()
+	if s.at.Done && !settled {
 		if s.at.More > 0 {
 			s.at = checkpoint{}
 		} else {
@@ -120,7 +134,7 @@ func (s *shipment) ship(ctx context.Context) error {
 		}
 	}
 	from := s.at.Offset
-	if only != nil {
+	if only != nil || s.at.Done {
 		from = 0
 	}
 	raw, info, err := s.open(ctx, &from)
@@ -130,7 +144,10 @@ func (s *shipment) ship(ctx context.Context) error {
 	defer raw.Close() // it is only read
 	if s.at.ETag != "" && info.ETag != s.at.ETag {
 		s.at, only, s.changed = checkpoint{}, nil, true
-		from = 0
+		from, settled = 0, false
+	}
+	if settled {
+		return nil
 	}
 	s.at.ETag = info.ETag
 	s.resumed = from
@@ -252,7 +269,7 @@ func (s *shipment) pump(ctx context.Context, lines *elb.Reader, only map[int64]b
 	var before sink.BatcherStats
 	settle := func(done bool) error {
 		if err := batcher.Flush(ctx); err != nil {
-			return err
+			return &sinkError{err}
 		}
 		st := batcher.Stats()
 		now.Counts.Sent += int64(st.Sent - before.Sent)
@@ -274,6 +291,11 @@ func (s *shipment) pump(ctx context.Context, lines *elb.Reader, only map[int64]b
 		return s.save(ctx)
 	}
 	prefix := newPrefix(s.name, s.at.ETag, s.task.Filter.ECS)
+	var timeOver atomic.Bool
+	if !s.until.IsZero() && only == nil {
+		timer := time.AfterFunc(time.Until(s.until), func() { timeOver.Store(true) })
+		defer timer.Stop()
+	}
 	settled, n := time.Now(), 0
 	for record, lineErr := range lines.Lines() {
 		var bad *elb.LineError
@@ -286,11 +308,15 @@ func (s *shipment) pump(ctx context.Context, lines *elb.Reader, only map[int64]b
 		if err := s.line(ctx, &now, record, bad, prefix, batcher); err != nil {
 			return err
 		}
-		if n++; n%64 == 0 && time.Since(settled) > settleEvery {
+		over := timeOver.Load()
+		if n++; over || n%64 == 0 && time.Since(settled) > settleEvery {
 			if err := settle(false); err != nil {
 				return err
 			}
 			settled = time.Now()
+		}
+		if over {
+			return errTimeOver
 		}
 	}
 	return settle(true)
@@ -316,9 +342,17 @@ func (s *shipment) line(ctx context.Context, now *checkpoint, record *elb.Record
 		now.Counts.Filtered++
 		return nil
 	}
-	_, err := batcher.Add(ctx, sink.Record{ID: lineID(prefix.id, record.Offset), Time: t, Data: prefix.document(s.filter, record, t)})
-	return err
+	if _, err := batcher.Add(ctx, sink.Record{ID: lineID(prefix.id, record.Offset), Time: t, Data: prefix.document(s.filter, record, t)}); err != nil {
+		return &sinkError{err}
+	}
+	return nil
 }
+
+// sinkError is an error of the destination, not of the object.
+type sinkError struct{ err error }
+
+func (e *sinkError) Error() string { return e.err.Error() }
+func (e *sinkError) Unwrap() error { return e.err }
 
 // advance says where the next line begins. Lines that are tried again do not lead back.
 func (c *checkpoint) advance(line, end int64) {

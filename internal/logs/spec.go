@@ -74,10 +74,14 @@ const (
 
 func unitsOf(size int64) int64 { return 1 + max(size, 0)/unit }
 
-// jobs packs objects into jobs. A key takes 6 KiB of JSON at most, so that no spec is
-// larger than a job's may be only if few of them are: see maxKeys.
+// maxKeys bounds the keys of a job, in bytes of JSON. A job's spec has 48 KiB
+// ([myrmidon.MaxJobSpec]), which 16 keys of 1,024 bytes would exceed where JSON escapes them:
+// this leaves 18 KiB for the run's own spec.
+const maxKeys = 30 << 10
+
+// jobs packs objects into jobs, in their order: as many into each as jobObjects, jobBytes and
+// maxKeys allow, but one at least.
 func (s *Spec) jobs(objects []object.Info) ([]myrmidon.Planned, error) {
-	const maxKeys = 30 << 10
 	var out []myrmidon.Planned
 	for len(objects) > 0 {
 		t := task{Spec: *s}

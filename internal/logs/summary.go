@@ -10,6 +10,8 @@ import (
 
 // Summary is what a run came to: one line instead of a message a line.
 type Summary struct {
+	Time        time.Time          `json:"time,omitzero"`   // of a follower's status: when this was so
+	State       string             `json:"state,omitempty"` // likewise: following, or ended
 	Run         string             `json:"run,omitempty"`
 	Source      string             `json:"source,omitempty"`
 	Destination string             `json:"destination,omitempty"`
@@ -24,6 +26,8 @@ type Summary struct {
 	// Unconfirmed says that the destination acknowledges nothing: acked lines were only
 	// handed to the network.
 	Unconfirmed bool `json:"unconfirmed,omitempty"`
+	// Sources are those that are followed, each with its share of the counts.
+	Sources []SourceSummary `json:"sources,omitempty"`
 }
 
 // Objects counts objects.

@@ -1,10 +1,12 @@
 package logs
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"myrmidon"
 	"myrmidon/object"
@@ -17,6 +19,11 @@ const KindShip = "logs.ship"
 // shipAttempts is how often an object is tried that its store or its sink failed. Most of
 // what a sink does not take is waited for within an attempt.
 const shipAttempts = 5
+
+// shipLimit is how long a job ships before what is left of it goes on in another: a worker that
+// is to end has its last job behind it by then, whatever an object's size. A packed object is
+// inflated up to its checkpoint each time, at hundreds of megabytes a second.
+const shipLimit = 10 * time.Minute
 
 // Checkpoints keeps how far the objects of runs are done. Names are of a-z0-9-; Load of one
 // that is not kept wraps fs.ErrNotExist.
@@ -34,7 +41,9 @@ type Config struct {
 	OpenSink   func(address string) (sink.Sink, error)
 	// Checkpoints may be nil: a job that comes again then begins anew.
 	Checkpoints Checkpoints
-	Log         *slog.Logger // nil discards
+	// Limit is how long a job may take: 10 minutes if 0. It needs Checkpoints.
+	Limit time.Duration
+	Log   *slog.Logger // nil discards
 }
 
 // Workload returns the logs workload: one phase, ship.
@@ -42,19 +51,24 @@ func Workload(cfg Config) myrmidon.Workload {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	limit := cmp.Or(cfg.Limit, shipLimit)
+	if cfg.Checkpoints == nil {
+		limit = 0 // it would never come further than that
+	}
 	w := &worker{cfg: cfg, sinks: sinks{open: cfg.OpenSink}}
 	return myrmidon.Workload{
 		Name:    "logs",
-		Version: 1, // raised when Spec, task or cursor changes its shape
+		Version: 2, // raised when Spec, task or cursor changes its shape
 		Phases:  []myrmidon.Phase{{Name: "ship"}},
 		Planner: myrmidon.PlannerFunc(w.plan),
-		Kinds:   []myrmidon.Kind{{Name: KindShip, Handler: myrmidon.HandlerFunc(w.handle), Long: true, Attempts: shipAttempts}},
+		Kinds:   []myrmidon.Kind{{Name: KindShip, Handler: myrmidon.HandlerFunc(w.handle), Long: true, Attempts: shipAttempts, Limit: limit}},
 	}
 }
 
 type worker struct {
-	cfg   Config
-	sinks sinks
+	cfg       Config
+	sinks     sinks
+	enrichers enrichers
 }
 
 // PlanNote is what a slice of the plan found.

@@ -1,15 +1,20 @@
-// Package notify tells which objects have come: by notifications of S3 in a queue (SQS),
-// plain, wrapped by SNS or as events of EventBridge, and by listing a prefix again and
-// again. It is for every workload that follows a bucket.
+// Package notify tells which objects have come: by notifications of S3 (plain, wrapped by SNS,
+// or events of EventBridge) in a queue of SQS or posted to a webhook, and by listing a prefix
+// again and again. It is for every workload that follows a bucket: a [Feed] is a source that is
+// followed, [Do] what is to be done with an object.
 //
 // # Promises
 //
-// A message is deleted only when whoever asked for it says that its objects are done, and
-// stays invisible to others until then. A notification may come several times, and late:
-// whoever handles it does so by ETag.
+// Each object that a source tells of is handed over until it is done; so objects come at least
+// once, and [Done] knows those that come again. A message is deleted when its objects are done,
+// and stays invisible to others until then. An event of a webhook is on disk before it is
+// answered. A prefix is looked at from where it was left.
 //
-// It needs sqs:ReceiveMessage, sqs:DeleteMessage and sqs:ChangeMessageVisibility on the
-// queue.
+// A source that fails is tried again after 1 s, 2 s and so on, up to a minute, and does not hold
+// up others.
+//
+// It needs sqs:ReceiveMessage, sqs:DeleteMessage and sqs:ChangeMessageVisibility on a queue, and
+// sqs:GetQueueAttributes to say how many messages wait.
 package notify
 
 import (
@@ -17,6 +22,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"regexp"
 	"strings"
 
 	"myrmidon"
@@ -27,6 +33,25 @@ type Object struct {
 	Bucket, Key string
 	ETag        string // without quotes; "" if the notification does not say it
 	Size        int64
+	// Sequencer orders the events of a key, and is the same if one event comes twice; "" if
+	// the source has none.
+	Sequencer string
+}
+
+// bucketName is what buckets may be called: what a name holds beside that would be taken for
+// another part of an address. Source: Amazon S3 User Guide, "General purpose bucket naming
+// rules", with the names of old buckets.
+var bucketName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{1,254}$`)
+
+// valid says why an object cannot be one.
+func (o Object) valid() error {
+	switch {
+	case o.Bucket == "" || o.Key == "":
+		return unknown("it names no object")
+	case !bucketName.MatchString(o.Bucket):
+		return unknown("it names a bucket that cannot be")
+	}
+	return nil
 }
 
 // ErrUnknown is wrapped by the error of a message that is no notification of S3.
@@ -40,9 +65,10 @@ type record struct {
 			Name string `json:"name"`
 		} `json:"bucket"`
 		Object struct {
-			Key  string `json:"key"`
-			Size int64  `json:"size"`
-			ETag string `json:"eTag"`
+			Key       string `json:"key"`
+			Size      int64  `json:"size"`
+			ETag      string `json:"eTag"`
+			Sequencer string `json:"sequencer"`
 		} `json:"object"`
 	} `json:"s3"`
 }
@@ -64,9 +90,10 @@ type message struct {
 			Name string `json:"name"`
 		} `json:"bucket"`
 		Object struct {
-			Key  string `json:"key"`
-			Size int64  `json:"size"`
-			ETag string `json:"etag"`
+			Key       string `json:"key"`
+			Size      int64  `json:"size"`
+			ETag      string `json:"etag"`
+			Sequencer string `json:"sequencer"`
 		} `json:"object"`
 	} `json:"detail"`
 }
@@ -76,7 +103,8 @@ const maxWraps = 3
 
 // Parse returns the objects that a message tells of as created: none for s3:TestEvent and for
 // what was removed. Keys are as they are in the bucket: S3 writes them with + for a space and
-// escapes, EventBridge as they are. The error is permanent, and wraps [ErrUnknown].
+// escapes, EventBridge as they are. The error is permanent, and wraps [ErrUnknown]; objects
+// that come with one are of the records beside that which it tells of.
 func Parse(body []byte) ([]Object, error) {
 	for range maxWraps {
 		var m message
@@ -92,9 +120,10 @@ func Parse(body []byte) ([]Object, error) {
 			if m.DetailType != "Object Created" {
 				return nil, nil
 			}
-			o := Object{m.Detail.Bucket.Name, m.Detail.Object.Key, m.Detail.Object.ETag, m.Detail.Object.Size}
-			if o.Bucket == "" || o.Key == "" {
-				return nil, unknown("it names no object")
+			d := m.Detail.Object
+			o := Object{m.Detail.Bucket.Name, d.Key, strings.Trim(d.ETag, `"`), d.Size, d.Sequencer}
+			if err := o.valid(); err != nil {
+				return nil, err
 			}
 			return []Object{o}, nil
 		case m.Message != nil:
@@ -107,23 +136,28 @@ func Parse(body []byte) ([]Object, error) {
 }
 
 func created(records []record) (out []Object, err error) {
-	for _, r := range records {
+	for i, r := range records {
 		if r.S3 == nil {
-			return nil, unknown("a record is not of S3")
+			err = errors.Join(err, unknown(fmt.Sprintf("record %d is not of S3", i)))
+			continue
 		}
 		if !strings.HasPrefix(strings.TrimPrefix(r.EventName, "s3:"), "ObjectCreated:") {
 			continue
 		}
-		key, err := url.QueryUnescape(r.S3.Object.Key)
-		if err != nil {
-			return nil, unknown("a key has a % that is no escape")
+		in := r.S3.Object
+		key, bad := url.QueryUnescape(in.Key)
+		if bad != nil {
+			err = errors.Join(err, unknown(fmt.Sprintf("the key of record %d has a %% that is no escape", i)))
+			continue
 		}
-		if key == "" || r.S3.Bucket.Name == "" {
-			return nil, unknown("a record names no object")
+		o := Object{r.S3.Bucket.Name, key, strings.Trim(in.ETag, `"`), in.Size, in.Sequencer}
+		if bad := o.valid(); bad != nil {
+			err = errors.Join(err, fmt.Errorf("record %d: %w", i, bad))
+			continue
 		}
-		out = append(out, Object{r.S3.Bucket.Name, key, r.S3.Object.ETag, r.S3.Object.Size})
+		out = append(out, o)
 	}
-	return out, nil
+	return out, err
 }
 
 func unknown(why string) error {

@@ -1,16 +1,14 @@
 package notify
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"regexp"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -26,16 +24,16 @@ const (
 	visibility = 2 * time.Minute
 	// wait is how long a request for messages waits for one: the longest that SQS has.
 	wait = 20 * time.Second
-	// maxAnswer bounds an answer: ten messages of 256 KiB (1 MiB since 2025), escaped.
-	maxAnswer = 32 << 20
 )
 
 // Queue is a queue of SQS. Its methods may be called from many goroutines.
 type Queue struct {
 	url, region string
-	keys        aws.CredentialsProvider
+	keys        *awsconf.Keys
 	signer      *sigv4.Signer
 	client      *http.Client
+	skew        atomic.Int64  // nanoseconds that the server's clock is ahead
+	visibility  time.Duration // whole seconds
 }
 
 var hostRegion = regexp.MustCompile(`^(?:sqs|queue)\.([a-z0-9-]+)\.`)
@@ -74,8 +72,12 @@ func NewQueue(ctx context.Context, address string) (*Queue, error) {
 		return nil, refuse("there are no credentials")
 	}
 	u.RawQuery = ""
+	keys := awsconf.NewKeys(cfg.Credentials, func(ctx context.Context) (aws.CredentialsProvider, error) {
+		again, err := awsconf.Load(ctx, "sqs", from)
+		return again.Credentials, err
+	})
 	return &Queue{
-		url: u.String(), region: cfg.Region, keys: cfg.Credentials,
+		url: u.String(), region: cfg.Region, keys: keys, visibility: visibility,
 		signer: sigv4.New(sigv4.Config{Service: "sqs", EncodePath: true}),
 		client: &http.Client{Timeout: wait + 30*time.Second},
 	}, nil
@@ -88,6 +90,7 @@ func (q *Queue) String() string { return q.url }
 type Message struct {
 	ID      string
 	Body    []byte
+	Times   int // how often it was received, about; 0 if the queue does not say
 	receipt string
 }
 
@@ -110,69 +113,6 @@ func (q *Queue) call(ctx context.Context, action string, in map[string]any, out 
 	return err
 }
 
-// once sends a request by SQS's JSON protocol. Source: Amazon SQS API reference, "Making
-// requests using the AWS JSON protocol".
-func (q *Queue) once(ctx context.Context, action string, in map[string]any, out any) error {
-	in["QueueUrl"] = q.url
-	body, err := json.Marshal(in)
-	if err != nil {
-		return err
-	}
-	u, err := url.Parse(q.url)
-	if err != nil {
-		return err
-	}
-	u.Path, u.RawPath = "/", ""
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, u.String(), bytes.NewReader(body))
-	if err != nil {
-		return err
-	}
-	req.Header.Set("Content-Type", "application/x-amz-json-1.0")
-	req.Header.Set("X-Amz-Target", "AmazonSQS."+action)
-	keys, err := q.keys.Retrieve(ctx)
-	if err != nil {
-		return myrmidon.WithHint(fmt.Errorf("sqs: find the credentials for %s: %w", q.url, err),
-			"set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give the machine a role")
-	}
-	q.signer.Sign(req, sigv4.Credentials{AccessKey: keys.AccessKeyID, Secret: keys.SecretAccessKey, Token: keys.SessionToken}, q.region, sigv4.Hash(body), time.Now())
-	resp, err := q.client.Do(req)
-	if err != nil {
-		return fmt.Errorf("sqs: %s: %w", action, err)
-	}
-	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
-	if err = errors.Join(err, resp.Body.Close()); err != nil {
-		return fmt.Errorf("sqs: %s: %w", action, err)
-	}
-	if resp.StatusCode != http.StatusOK {
-		return refusal(action, q.url, resp.StatusCode, answer)
-	}
-	if out == nil {
-		return nil
-	}
-	if err := json.Unmarshal(answer, out); err != nil {
-		return fmt.Errorf("sqs: %s: the answer: %w", action, err)
-	}
-	return nil
-}
-
-// refusal words an answer that is not 200. What no retry mends is permanent.
-func refusal(action, queue string, status int, answer []byte) error {
-	var no struct {
-		Type    string `json:"__type"`
-		Message string `json:"message"`
-	}
-	_ = json.Unmarshal(answer, &no) // an answer that is no JSON has its status
-	code := no.Type[strings.LastIndex(no.Type, "#")+1:]
-	err := fmt.Errorf("sqs: %s of %s: status %d %s %.200s", action, queue, status, code, no.Message)
-	switch {
-	case strings.Contains(code, "NonExistent") || strings.Contains(code, "QueueDoesNotExist"):
-		return myrmidon.Permanent(myrmidon.WithHint(err, "check the queue's URL and region"))
-	case strings.HasPrefix(code, "AccessDenied") || code == "InvalidClientTokenId" || code == "SignatureDoesNotMatch":
-		return myrmidon.Permanent(myrmidon.WithHint(err, "it needs sqs:ReceiveMessage, sqs:DeleteMessage and sqs:ChangeMessageVisibility"))
-	}
-	return err
-}
-
 // Receive returns up to most messages (10 at most), and waits up to 20 s for the first.
 func (q *Queue) Receive(ctx context.Context, most int) ([]Message, error) {
 	var out struct {
@@ -180,14 +120,19 @@ func (q *Queue) Receive(ctx context.Context, most int) ([]Message, error) {
 			MessageID     string `json:"MessageId"`
 			Body          string `json:"Body"`
 			ReceiptHandle string `json:"ReceiptHandle"`
+			Attributes    struct {
+				Times string `json:"ApproximateReceiveCount"`
+			} `json:"Attributes"`
 		} `json:"Messages"`
 	}
 	err := q.call(ctx, "ReceiveMessage", map[string]any{
-		"MaxNumberOfMessages": min(max(most, 1), 10), "WaitTimeSeconds": int(wait.Seconds()), "VisibilityTimeout": int(visibility.Seconds()),
+		"MaxNumberOfMessages": min(max(most, 1), 10), "WaitTimeSeconds": int(wait.Seconds()), "VisibilityTimeout": int(q.visibility.Seconds()),
+		"AttributeNames": []string{"ApproximateReceiveCount"},
 	}, &out)
 	var all []Message
 	for _, m := range out.Messages {
-		all = append(all, Message{ID: m.MessageID, Body: []byte(m.Body), receipt: m.ReceiptHandle})
+		times, _ := strconv.Atoi(m.Attributes.Times) // 0: it is not known
+		all = append(all, Message{ID: m.MessageID, Body: []byte(m.Body), Times: times, receipt: m.ReceiptHandle})
 	}
 	return all, err
 }
@@ -202,6 +147,21 @@ func (q *Queue) Hide(ctx context.Context, m Message, d time.Duration) error {
 	return q.call(ctx, "ChangeMessageVisibility", map[string]any{"ReceiptHandle": m.receipt, "VisibilityTimeout": int(d.Seconds())}, nil)
 }
 
+// Depth returns about how many messages are in the queue and not with anybody. It needs
+// sqs:GetQueueAttributes.
+func (q *Queue) Depth(ctx context.Context) (int64, error) {
+	const name = "ApproximateNumberOfMessages"
+	var out struct{ Attributes map[string]string }
+	if err := q.call(ctx, "GetQueueAttributes", map[string]any{"AttributeNames": []string{name}}, &out); err != nil {
+		return 0, err
+	}
+	n, err := strconv.ParseInt(out.Attributes[name], 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("sqs: GetQueueAttributes of %s: %w", q.url, err)
+	}
+	return n, nil
+}
+
 // Keep keeps a message invisible until the function that it returns is called. failed is
 // told of each time that this did not work: the message may then come to somebody else,
 // too.
@@ -210,7 +170,7 @@ func (q *Queue) Keep(ctx context.Context, m Message, failed func(error)) (stop f
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		tick := time.NewTicker(visibility / 3)
+		tick := time.NewTicker(q.visibility / 3)
 		defer tick.Stop()
 		for {
 			select {
@@ -218,7 +178,7 @@ func (q *Queue) Keep(ctx context.Context, m Message, failed func(error)) (stop f
 				return
 			case <-tick.C:
 			}
-			if err := q.Hide(ctx, m, visibility); err != nil && ctx.Err() == nil {
+			if err := q.Hide(ctx, m, q.visibility); err != nil && ctx.Err() == nil {
 				failed(err)
 			}
 		}

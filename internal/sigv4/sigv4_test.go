@@ -14,6 +14,7 @@ import (
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 
 	"myrmidon/internal/sigv4"
+	"myrmidon/internal/testkit/long"
 )
 
 var s3 = sigv4.Config{Service: "s3", SendHash: true}
@@ -172,6 +173,7 @@ func both(service string) (*sigv4.Signer, *v4.Signer, sigv4.Config) {
 }
 
 func TestSignsAsTheSDKDoes(t *testing.T) {
+	long.Test(t)
 	for _, service := range []string{"s3", "kinesis"} {
 		t.Run(service, func(t *testing.T) {
 			t.Parallel()

@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // ProductHLS is the only kind of product there is. Posters, audio-only streams and
@@ -100,7 +101,8 @@ var (
 	sampleRates = []int{16000, 22050, 24000, 32000, 44100, 48000} // of AAC, what players take
 
 	// rungName is what a rung may be called: it becomes a folder and part of URLs.
-	rungName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$`)
+	// It is compiled when it is first used: not every command needs it.
+	rungName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$`) })
 )
 
 // Validate reports the first thing that is wrong with p, naming the key as it is
@@ -145,7 +147,7 @@ func (p Product) Validate() error {
 
 func (r Rung) validate() error {
 	switch {
-	case !rungName.MatchString(r.Name):
+	case !rungName().MatchString(r.Name):
 		return fmt.Errorf("name: %q is not 1 to 32 letters, digits, dashes and underscores", r.Name)
 	case strings.EqualFold(r.Name, audioFolder) || strings.EqualFold(r.Name, workFolder):
 		return fmt.Errorf("name: %q is the name of a folder of the stream", r.Name)

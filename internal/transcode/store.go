@@ -49,11 +49,14 @@ func (s *meteredStore) again(ctx context.Context, do func() error) error {
 	})
 }
 
-// outcome is what a request tells its limiter. A store that says when to come again has
-// too much to do.
+// outcome is what a request tells its limiter. Where the store says when to come again,
+// everything to it waits until then.
 func outcome(err error) limit.Outcome {
 	if err == nil || errors.Is(err, fs.ErrNotExist) {
 		return limit.OK
+	}
+	if errors.Is(err, object.ErrBusy) {
+		return limit.Pushback(0)
 	}
 	if after := myrmidon.AsFailure(err).After; after > 0 {
 		return limit.Pushback(after)

@@ -169,7 +169,11 @@ func (a sinkAddress) open() (sink.Sink, error) {
 		return nil, err
 	}
 	if a.scheme == "http" || a.scheme == "https" {
-		return a.elastic(secure)
+		cfg, err := a.index(secure)
+		if err != nil {
+			return nil, err
+		}
+		return elastic.New(cfg)
 	}
 	if a.path != "" && a.path != "/" {
 		return nil, refuseSink("nothing follows host:port")
@@ -213,18 +217,18 @@ func (a sinkAddress) file() (sink.Sink, error) {
 	return sink.NewFile(sink.FileConfig{Path: a.path, RotateBytes: bytes, RotateAfter: after, TimeField: a.values["time"]})
 }
 
-func (a sinkAddress) elastic(secure *tls.Config) (sink.Sink, error) {
+func (a sinkAddress) index(secure *tls.Config) (elastic.Config, error) {
 	folder, index := path.Split(strings.TrimSuffix(a.path, "/"))
 	plain := false
 	if text, ok := a.values["gzip"]; ok {
 		packed, err := strconv.ParseBool(text)
 		if err != nil {
-			return nil, refuseSink("gzip is true or false")
+			return elastic.Config{}, refuseSink("gzip is true or false")
 		}
 		plain = !packed
 	}
 	base := url.URL{Scheme: a.scheme, Host: a.host, Path: folder}
-	return elastic.New(elastic.Config{URL: base.String(), Index: index, Plain: plain, TLS: secure})
+	return elastic.Config{URL: base.String(), Index: index, Plain: plain, TLS: secure}, nil
 }
 
 // tls reads the files that the address names. It is nil where the scheme has no TLS.
@@ -255,4 +259,27 @@ func (a sinkAddress) tls() (*tls.Config, error) {
 		cfg.Certificates = []tls.Certificate{pair}
 	}
 	return cfg, nil
+}
+
+// Index opens the index, alias, data stream or pattern of Elasticsearch or OpenSearch at an
+// address such as [Sink] has, to be counted. ok is false if the address is none of those.
+func Index(address string) (index *elastic.Sink, ok bool, err error) {
+	if scheme, _, _ := strings.Cut(address, "://"); scheme != "http" && scheme != "https" {
+		return nil, false, nil
+	}
+	a, err := parseSink(address)
+	if err != nil {
+		return nil, true, err
+	}
+	secure, err := a.tls()
+	if err != nil {
+		return nil, true, err
+	}
+	cfg, err := a.index(secure)
+	if err != nil {
+		return nil, true, err
+	}
+	cfg.Counted = true
+	index, err = elastic.New(cfg)
+	return index, true, err
 }

@@ -233,19 +233,29 @@ func (s *Store) answered(err error, action string, wrap func(error) error) error
 		return denied("allow %s on %s to these credentials (without s3:ListBucket, S3 answers so for a missing object, too)", action, s)
 	case a.status == http.StatusPreconditionFailed, a.code == "PreconditionFailed":
 		return wrap(fmt.Errorf("%w: %w", errReplaced, a))
-	case a.status == http.StatusServiceUnavailable, a.status == http.StatusTooManyRequests, a.code == "SlowDown":
-		return myrmidon.RetryAfter(wrap(a), waitOf(err))
+	case isBusy(err):
+		after := waitOf(err)
+		if after == 0 {
+			return myrmidon.RetryAfter(wrap(fmt.Errorf("%w: %w", object.ErrBusy, a)), slowDown)
+		}
+		return myrmidon.RetryAfter(wrap(a), after)
 	case a.status == http.StatusMovedPermanently, a.status == http.StatusTemporaryRedirect:
 		return hint("the bucket is not in the region %s: write s3://%s?region=REGION, or set AWS_REGION", s.client.Options().Region, s.name)
 	}
 	return wrap(a)
 }
 
-// waitOf returns how long the server asks to wait.
+// isBusy reports whether the server has too much to do.
+func isBusy(err error) bool {
+	st := status(err)
+	return st == http.StatusServiceUnavailable || st == http.StatusTooManyRequests || code(err) == "SlowDown"
+}
+
+// waitOf returns how long the server asks to wait, 0 if it does not say.
 func waitOf(err error) time.Duration {
 	seconds, perr := strconv.Atoi(header(err, "Retry-After"))
 	if perr != nil || seconds <= 0 {
-		return slowDown
+		return 0
 	}
 	return min(time.Duration(seconds)*time.Second, maxWait)
 }

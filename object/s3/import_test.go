@@ -113,6 +113,54 @@ func tagged(t *testing.T, s *s3.Store, key string, tags map[string]string) {
 	}
 }
 
+// TestAPacedCopyIsNotSentAgain: who paces copies is told at once that the store is busy, and
+// whether it said for how long.
+func TestAPacedCopyIsNotSentAgain(t *testing.T) {
+	for _, c := range []struct {
+		name, after string
+		paced       bool
+		requests    int
+		busy        bool
+		wait        time.Duration
+	}{
+		{name: "paced", paced: true, requests: 1, busy: true, wait: 5 * time.Second},
+		{name: "paced, and told for how long", paced: true, after: "7", requests: 1, wait: 7 * time.Second},
+		{name: "not paced", requests: 2},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWire(t, func(w http.ResponseWriter, _ *http.Request, op string, n int) bool {
+				if op != "CopyObject" || n > 1 {
+					return false
+				}
+				if c.after != "" {
+					w.Header().Set("Retry-After", c.after)
+				}
+				return refuse(w, 503, "SlowDown", "Please reduce your request rate.")
+			})
+			s := w.store(t, s3.Config{})
+			put(t, s, "from", "data")
+			src, err := s.Head(t.Context(), "from")
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx := t.Context()
+			if c.paced {
+				ctx = object.Paced(ctx)
+			}
+			_, err = s.Import(ctx, s, src, "to", object.ImportOptions{})
+			if (err == nil) != (c.wait == 0) || errors.Is(err, object.ErrBusy) != c.busy {
+				t.Errorf("error %v", err)
+			}
+			if got := myrmidon.AsFailure(err); c.wait > 0 && got.After != c.wait {
+				t.Errorf("to be tried again after %v, want %v", got.After, c.wait)
+			}
+			if got := len(w.requests("CopyObject")); got != c.requests {
+				t.Errorf("%d requests, want %d", got, c.requests)
+			}
+		})
+	}
+}
+
 func TestALargeImportIsMadeOfParts(t *testing.T) { both(t, testALargeImportIsMadeOfParts) }
 
 func testALargeImportIsMadeOfParts(t *testing.T) {

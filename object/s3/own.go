@@ -63,6 +63,7 @@ type call struct {
 	body    []byte
 	payload string        // the body's hash, as signed
 	limit   time.Duration // how long the connection may stand still
+	paced   bool          // the caller waits by itself when the server is busy
 }
 
 // do sends c until it is answered well or not worth another attempt. take reads the answer;
@@ -87,7 +88,7 @@ func (o *own) do(ctx context.Context, c *call, take func(*http.Response) error) 
 		}
 		most := o.retry.MaxAttempts()
 		again := o.retry.IsErrorRetryable(err) || o.setClock(err)
-		if ctx.Err() != nil || !again || most > 0 && attempt >= most {
+		if ctx.Err() != nil || !again || most > 0 && attempt >= most || c.paced && isBusy(err) {
 			return err
 		}
 		if _, terr := o.retry.GetRetryToken(ctx, err); terr != nil {

@@ -176,7 +176,7 @@ func (o *own) copy(ctx context.Context, key string, c copying) (piece, error) {
 		set(h, "X-Amz-Tagging", tagging(opts.Tags))
 	}
 	placement(h, opts.StorageClass, opts.Encryption, opts.KMSKey, opts.ACL, opts.IfNone)
-	return o.copied(ctx, &call{verb: isCopy, method: http.MethodPut, key: key, header: h, payload: sigv4.Empty, limit: patience})
+	return o.copied(ctx, &call{verb: isCopy, method: http.MethodPut, key: key, header: h, payload: sigv4.Empty, limit: patience, paced: object.IsPaced(ctx)})
 }
 
 func (o *own) copyPart(ctx context.Context, key, upload string, n int, c copying) (piece, error) {

@@ -15,10 +15,13 @@
 // Where all records are refused because the index is missing or forbidden, the error is one of
 // the whole batch, and permanent: no thousand records are parked for a wrong password.
 //
+// [Sink.Groups] and [Sink.Count] count what is there.
+//
 // # What it needs
 //
 // The privilege create_doc on the index (and auto_configure where it is to be made by the first
-// record); a data stream does as well. The secrets come from the environment:
+// record); a data stream does as well. Counting needs read and view_index_metadata, and
+// maintenance for [Sink.Refresh]. The secrets come from the environment:
 // ELASTICSEARCH_API_KEY, or ELASTICSEARCH_USERNAME and ELASTICSEARCH_PASSWORD.
 //
 // Source: Elasticsearch reference, "Bulk API"; OpenSearch documentation, "Bulk".
@@ -74,6 +77,9 @@ type Config struct {
 	Timeout time.Duration
 	// TLS is what connections are made with; nil means the system's authorities.
 	TLS *tls.Config
+	// Counted says that documents are only counted. Index may then be a pattern, such as
+	// logstash-*, and Send is refused.
+	Counted bool
 }
 
 // Sink delivers to an index. See [New].
@@ -101,6 +107,10 @@ type Stats struct {
 func New(cfg Config) (*Sink, error) {
 	u, err := url.Parse(cfg.URL)
 	var why string
+	never := `/\*?"<>| ,#`
+	if cfg.Counted {
+		never = `/\?"<>| #`
+	}
 	switch {
 	case err != nil:
 		why = "it is not a URL"
@@ -110,7 +120,7 @@ func New(cfg Config) (*Sink, error) {
 		why = "it is not http://host:port or https://host"
 	case u.RawQuery != "" || u.Fragment != "":
 		why = "it has a query"
-	case cfg.Index == "" || strings.ContainsAny(cfg.Index, `/\*?"<>| ,#`) || strings.HasPrefix(cfg.Index, "_") || cfg.Index != strings.ToLower(cfg.Index):
+	case cfg.Index == "" || strings.ContainsAny(cfg.Index, never) || strings.HasPrefix(cfg.Index, "_") || cfg.Index != strings.ToLower(cfg.Index):
 		why = fmt.Sprintf("%.100q is not the name of an index: those are of lower case and have none of / \\ * ? \" < > | , # and space", cfg.Index)
 	}
 	if why != "" {
@@ -166,6 +176,9 @@ func (s *Sink) Close() error {
 func (s *Sink) Send(ctx context.Context, records []sink.Record) error {
 	if s.closed.Load() {
 		return sink.ErrClosed
+	}
+	if s.cfg.Counted {
+		return myrmidon.Permanent(fmt.Errorf("elastic: %s was opened to be counted: nothing can be sent to it", s.name))
 	}
 	good, at, refused := sink.Sort(records, sink.Check)
 	return sink.Merge(len(records), at, refused, s.send(ctx, good))

@@ -1,13 +1,15 @@
 // Outside is a program of somebody else: it imports Myrmidon's public packages and
-// nothing more. It lists a stream's files from a store and writes a playlist of them, and merges the
-// statistics of two processes.
+// nothing more. It lists a stream's files from a store and writes a playlist of them, merges the
+// statistics of two processes, and polls one.
 package main
 
 import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"os"
+	"path/filepath"
 	"strings"
 
 	// A path without a dot: gofumpt would take it for the standard library's.
@@ -65,5 +67,56 @@ func statistics(w io.Writer) error {
 			return err
 		}
 	}
-	return m.Table().View(haproxy.Filter{}).WriteCSV(w)
+	if err := m.Table().View(haproxy.Filter{}).WriteCSV(w); err != nil {
+		return err
+	}
+	return watch(w)
+}
+
+// watch polls a process, twice: here one that answers the same each time.
+func watch(w io.Writer) error {
+	dir, err := os.MkdirTemp("", "outside")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	target := haproxy.Target{Name: "lb", Address: filepath.Join(dir, "s")}
+	l, err := net.Listen("unix", target.Address)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			conn.Read(make([]byte, 1024))
+			io.WriteString(conn, "Name: HAProxy\nVersion: 2.6.12\nPid: 7\nUptime_sec: 60\nStart_time_sec: 5\n\n"+
+				"# pxname,svname,stot,status,type,\napp,web,21,UP,2,\n\n")
+			conn.Close()
+		}
+	}()
+	ctx := context.Background()
+	replies, err := haproxy.Read(ctx, target)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "read %s, PID %d, %d bytes\n", replies[0].Process.Target, replies[0].Process.PID, len(replies[0].CSV))
+	c, err := haproxy.New(haproxy.Config{Targets: []haproxy.Target{target}})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	for range 2 {
+		if err := c.Poll(ctx); err != nil {
+			return err
+		}
+	}
+	c.Use(func(s *haproxy.Snapshot) {
+		rate, ok := s.Rate(0, s.Table.Column("stot"))
+		fmt.Fprintf(w, "%s is %s, %d processes, rate %g %v, %d failed\n", s.Table.Server(0), s.Table.State(0), s.Table.Processes(0), rate, ok, s.Failed())
+	})
+	return nil
 }

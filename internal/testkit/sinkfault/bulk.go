@@ -23,6 +23,8 @@ type Call struct {
 	Lose bool
 	// Late is how long the answer takes.
 	Late time.Duration
+	// Shards is how many shards do not take part in a search.
+	Shards int
 	// Item, unless it is nil, says what becomes of one item: "" is what should, else it is
 	// the error of that item, which is not taken. Bulk wants a status before it, as in
 	// "429 es_rejected_execution_exception".
@@ -31,19 +33,24 @@ type Call struct {
 
 // Bulk is the part of Elasticsearch that takes POST /<index>/_bulk with the action create, by
 // its rules: a document is stored once under its _id, the next with the same gets 409; what is
-// no JSON object gets 400. Source: Elasticsearch's reference, "Bulk API".
+// no JSON object gets 400. It also answers _refresh, _field_caps, _count, and _search with one
+// composite aggregation. Source: Elasticsearch's reference, "Bulk API".
 type Bulk struct {
 	Kept
 	// MaxBytes is the size of a request that gets 413 where it is above 0, unpacked.
 	MaxBytes int
 	// Authorization, if not "", is what the header has to hold.
 	Authorization string
+	// Keywords are fields that are mapped as keywords; others are mapped as a server does by
+	// itself: see search.go.
+	Keywords []string
 
 	script func(request int) Call
 
 	mu       sync.Mutex
 	requests int
 	ids      map[string]bool
+	visible  []string // documents that a search finds
 }
 
 // NewBulk returns the handler. script, unless it is nil, says what happens to each request,
@@ -76,7 +83,10 @@ func (s *Bulk) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case s.Authorization != "" && r.Header.Get("Authorization") != s.Authorization:
 		bulkError(w, 401, "security_exception")
 		return
-	case r.Method != http.MethodPost || !strings.HasSuffix(r.URL.Path, "/_bulk"):
+	case !strings.HasSuffix(r.URL.Path, "/_bulk"):
+		s.search(w, r, c, body)
+		return
+	case r.Method != http.MethodPost:
 		bulkError(w, 405, "method_not_allowed")
 		return
 	case r.Header.Get("Content-Type") != "application/x-ndjson":

@@ -4,7 +4,7 @@
 //
 //	Lumberjack  windows: killed within one, acknowledged late, twice, in part, never
 //	Lines       lines over TCP: read slowly, reset, closed by the server, never closed
-//	Bulk        Elasticsearch's _bulk: statuses of requests and of items
+//	Bulk        Elasticsearch's _bulk: statuses of requests and of items; and what counts documents
 //	Kinesis     PutRecords: errors of requests and of records
 //	Network     connections without sockets, for tests in a bubble of testing/synctest
 package sinkfault

@@ -1,6 +1,6 @@
 // Package sqsstub is the part of Amazon SQS that a reader of a queue uses, inside the
-// process: ReceiveMessage, DeleteMessage and ChangeMessageVisibility by the JSON protocol,
-// with visibility as SQS has it. Source: Amazon SQS API reference. Signatures are looked
+// process: ReceiveMessage, DeleteMessage, ChangeMessageVisibility and GetQueueAttributes by the
+// JSON protocol, with visibility as SQS has it. Source: Amazon SQS API reference. Signatures are looked
 // for, not at.
 //
 // The package is for tests.
@@ -19,6 +19,9 @@ import (
 type Queue struct {
 	// Fail, unless it is nil, says which requests fail, with a status.
 	Fail func(action string) int
+	// Refuse, unless it is nil, says of a request with which status and code it is refused; a
+	// status of 0 lets it pass.
+	Refuse func(w http.ResponseWriter, r *http.Request, action string) (status int, code string)
 
 	mu       sync.Mutex
 	messages []*message
@@ -31,6 +34,7 @@ type Queue struct {
 type message struct {
 	id, body, receipt string
 	visible           time.Time
+	times             int
 }
 
 // Put adds a message.
@@ -40,8 +44,16 @@ func (q *Queue) Put(body string) {
 	q.messages = append(q.messages, &message{id: fmt.Sprint("m", len(q.messages)+q.deleted), body: body})
 }
 
-// Left returns how many messages are in the queue, visible or not, and Deleted and Received
-// how often a message was.
+// Expire ends the terms of all messages, as time would: they come again.
+func (q *Queue) Expire() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, m := range q.messages {
+		m.visible = time.Time{}
+	}
+}
+
+// Left returns how many messages are in the queue, visible or not.
 func (q *Queue) Left() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -60,6 +72,16 @@ func (q *Queue) Received() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.received
+}
+
+// Term returns for how long the only message is hidden from now on.
+func (q *Queue) Term() time.Duration {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.messages) != 1 {
+		return 0
+	}
+	return time.Until(q.messages[0].visible)
 }
 
 // Hidden returns how often a message's visibility was changed.
@@ -90,7 +112,15 @@ func (q *Queue) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+	if q.Refuse != nil {
+		if status, code := q.Refuse(w, r, action); status != 0 {
+			refuse(w, status, code)
+			return
+		}
+	}
 	switch action {
+	case "GetQueueAttributes":
+		fmt.Fprintf(w, `{"Attributes":{"ApproximateNumberOfMessages":"%d"}}`, q.visible())
 	case "ReceiveMessage":
 		q.receive(w, r, in.MaxNumberOfMessages, time.Duration(in.WaitTimeSeconds)*time.Second, time.Duration(in.VisibilityTimeout)*time.Second)
 	case "DeleteMessage", "ChangeMessageVisibility":
@@ -115,9 +145,22 @@ func (q *Queue) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// visible counts the messages that would be received now.
+func (q *Queue) visible() (n int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, m := range q.messages {
+		if !m.visible.After(time.Now()) {
+			n++
+		}
+	}
+	return n
+}
+
 func (q *Queue) receive(w http.ResponseWriter, r *http.Request, most int, wait, hide time.Duration) {
 	type answer struct {
 		MessageId, Body, ReceiptHandle string
+		Attributes                     map[string]string
 	}
 	for until := time.Now().Add(wait); ; {
 		q.mu.Lock()
@@ -126,8 +169,9 @@ func (q *Queue) receive(w http.ResponseWriter, r *http.Request, most int, wait, 
 			if len(out) < most && !m.visible.After(time.Now()) {
 				q.receipts++
 				q.received++
+				m.times++
 				m.receipt, m.visible = fmt.Sprint("r", q.receipts), time.Now().Add(hide)
-				out = append(out, answer{m.id, m.body, m.receipt})
+				out = append(out, answer{m.id, m.body, m.receipt, map[string]string{"ApproximateReceiveCount": fmt.Sprint(m.times)}})
 			}
 		}
 		q.mu.Unlock()

@@ -1,7 +1,6 @@
 package notify
 
 import (
-	"context"
 	"sync"
 	"time"
 
@@ -13,7 +12,7 @@ import (
 // once, by its key and ETag.
 const overlap = 15 * time.Minute
 
-// Seen is what a Poll knows of a prefix: it survives as JSON. The zero Seen knows nothing.
+// Seen is what a feed of [Config.Listing] knows of a prefix: it survives as JSON. The zero Seen knows nothing.
 type Seen struct {
 	mu sync.Mutex
 	// Newest is when the newest object that is done was modified.
@@ -75,21 +74,4 @@ func (s *Seen) New(o object.Info, start time.Time) bool {
 	defer s.mu.Unlock()
 	m, known := s.Done[o.Key]
 	return !o.Modified.Before(after) && (!known || m.ETag != o.ETag)
-}
-
-// Poll calls list again and again, every so often, until ctx ends or list fails; the first
-// time at once.
-func Poll(ctx context.Context, every time.Duration, list func(ctx context.Context) error) error {
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	for {
-		if err := list(ctx); err != nil {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-	}
 }

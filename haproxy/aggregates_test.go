@@ -1,0 +1,44 @@
+package haproxy
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+)
+
+func TestBackendsCountTheirServersAsEachProcessSeesThem(t *testing.T) {
+	const head = "# pxname,svname,status,check_status,type,\n"
+	one := parse(t, head+"app,a,UP,* L7OK,2,\napp,b,DOWN 1/2,L4CON,2,\napp,c,no check,,2,\napp,BACKEND,UP,,1,\nlone,BACKEND,DOWN,,1,\n\n")
+	two := parse(t, head+"app,a,UP,L7OK,2,\napp,b,UP,L4OK,2,\napp,c,MAINT,,2,\napp,BACKEND,UP,,1,\nlone,BACKEND,DOWN,,1,\n\n")
+	both, err := Merge(nil, one, two)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(f Filter, fields ...string) string {
+		v := both.View(f)
+		v.Fields = fields
+		var out bytes.Buffer
+		if err := WritePrometheus(&out, Part{View: v}); err != nil {
+			t.Fatal(err)
+		}
+		return out.String()
+	}
+	// Without a row of a server among those to write.
+	all := write(Filter{Types: []Type{Backend}})
+	for _, want := range []string{
+		`agg_server_status{proxy="app",state="UP"} 4`, `agg_server_status{proxy="app",state="DOWN"} 1`, `agg_server_status{proxy="app",state="MAINT"} 1`,
+		`agg_check_status{proxy="app",state="L7OK"} 2`, `agg_check_status{proxy="app",state="L4CON"} 1`, `agg_check_status{proxy="app",state="L4OK"} 1`,
+		`agg_server_status{proxy="lone",state="UP"} 0`,
+	} {
+		if !strings.Contains(all, "haproxy_backend_"+want+"\n") {
+			t.Errorf("it lacks %s:\n%s", want, all)
+		}
+	}
+	if got := write(Filter{}, "stot"); strings.Contains(got, "agg_") {
+		t.Errorf("they are written though only stot is asked for:\n%s", got)
+	}
+	got := write(Filter{}, "agg_check_status")
+	if strings.Count(got, "# TYPE haproxy_backend_agg_check_status gauge") != 1 || strings.Contains(got, "agg_server") {
+		t.Errorf("asked for agg_check_status alone:\n%s", got)
+	}
+}

@@ -1,0 +1,200 @@
+package notify
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"sync"
+	"time"
+
+	"myrmidon/object"
+)
+
+const (
+	// listedAhead is how many objects of a listing wait for a slot before the listing does.
+	listedAhead = 10_000
+	// saveEvery is how often what is done is written down while more is under way: a process
+	// that was killed does that again.
+	saveEvery = time.Second
+)
+
+// ListingConfig says what is listed. Start may be zero.
+type ListingConfig struct {
+	Name  string        // the feed's
+	File  string        // where what is done is remembered
+	Every time.Duration // how often it is listed
+	Start time.Time     // objects that were modified before are not looked at; an hour ago if zero
+	// List calls fn with each object that may have been modified at a time or later. A store
+	// that cannot tell calls it with all.
+	List func(ctx context.Context, after time.Time, fn func(object.Info) error) error
+}
+
+// listing is a prefix that a feed follows.
+type listing struct {
+	cfg  ListingConfig
+	seen *Seen
+
+	mu      sync.Mutex
+	open    map[string]*listed // objects that are not done, by key
+	pass    int
+	saved   time.Time
+	fresher bool // more is done than the file says
+}
+
+// listed is an object that is not done.
+type listed struct {
+	object.Info
+	busy bool
+	pass int // the last one that found it
+}
+
+// Listing returns a feed of the objects of a store, listed again and again; their Bucket is "".
+// Objects of one moment are not missed, and neither is one that is not done for long.
+func (c Config) Listing(cfg ListingConfig) (*Feed, error) {
+	l := &listing{cfg: cfg, seen: new(Seen), open: make(map[string]*listed)}
+	if l.cfg.Start.IsZero() {
+		l.cfg.Start = time.Now().Add(-time.Hour)
+	}
+	data, err := os.ReadFile(cfg.File)
+	if err == nil {
+		err = json.Unmarshal(data, l.seen)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s: %w", cfg.File, err)
+	}
+	return c.feed(cfg.Name, l), nil
+}
+
+func (*listing) waiting() int64 { return 0 } // all are told of
+
+func (l *listing) follow(f *Feed) error {
+	found := make(chan object.Info, listedAhead)
+	f.calls.Go(func() { l.dispatch(f, found) })
+	defer close(found)
+	tick := time.NewTicker(l.cfg.Every)
+	defer tick.Stop()
+	for {
+		l.mu.Lock()
+		l.pass++
+		l.mu.Unlock()
+		err := l.cfg.List(f.taking, l.seen.After(l.cfg.Start), func(o object.Info) error {
+			if !l.fresh(o) {
+				return nil
+			}
+			f.told(1)
+			select {
+			case found <- o:
+				return nil
+			case <-f.taking.Done():
+				f.over(1)
+				return f.taking.Err()
+			}
+		})
+		if err != nil {
+			return err
+		}
+		f.well()
+		l.forget()
+		select {
+		case <-f.taking.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// fresh takes an object on, unless it is done or taken on.
+func (l *listing) fresh(o object.Info) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	was := l.open[o.Key]
+	if was != nil {
+		was.pass = l.pass
+	}
+	if was != nil && was.busy || was == nil && !l.seen.New(o, l.cfg.Start) {
+		return false
+	}
+	l.open[o.Key] = &listed{o, true, l.pass}
+	return true
+}
+
+// forget drops objects that failed and are not there any more: the mark would wait for them.
+func (l *listing) forget() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for key, o := range l.open {
+		if !o.busy && o.pass < l.pass {
+			delete(l.open, key)
+		}
+	}
+}
+
+// dispatch has objects done as slots become free.
+func (l *listing) dispatch(f *Feed, found <-chan object.Info) {
+	for o := range found {
+		if f.slot() != nil {
+			f.over(1)
+			continue // it stays open, and the mark before it
+		}
+		f.calls.Go(func() {
+			err := f.do(f.working, Object{Key: o.Key, ETag: o.ETag, Size: o.Size})
+			f.release()
+			f.over(1)
+			if err != nil {
+				f.cfg.Log.Warn("an object is tried again", "source", f.name, "object", o.Key, "err", err)
+			}
+			if err := l.finish(o, err == nil); err != nil {
+				f.cfg.Log.Warn("what is done could not be remembered", "source", f.name, "err", err)
+			}
+		})
+	}
+}
+
+// finish remembers what is done; what is not is found by the next listing.
+func (l *listing) finish(o object.Info, done bool) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.open[o.Key].busy = false
+	if done {
+		delete(l.open, o.Key)
+	}
+	var pending time.Time
+	busy := false
+	for _, u := range l.open {
+		busy = busy || u.busy
+		if pending.IsZero() || u.Modified.Before(pending) {
+			pending = u.Modified
+		}
+	}
+	if done {
+		l.seen.Finish(o, pending)
+		l.fresher = true
+	}
+	if busy && time.Since(l.saved) < saveEvery {
+		return nil
+	}
+	return l.save()
+}
+
+// end writes down what has not been.
+func (l *listing) end() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.save()
+}
+
+// save writes down what is done; l.mu is held.
+func (l *listing) save() error {
+	if !l.fresher {
+		return nil
+	}
+	l.saved, l.fresher = time.Now(), false
+	data, err := json.Marshal(l.seen)
+	if err != nil {
+		return err
+	}
+	return writeSynced(l.cfg.File, data)
+}
