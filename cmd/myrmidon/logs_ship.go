@@ -170,7 +170,6 @@ func (a *app) shipLogs(ctx context.Context, f shipFlags, source string) error {
 	defer c.abandon()
 	c.total = 1
 	c.config.Open = func(ctx context.Context, dir string) (engine.Backend, error) {
-		defer leaveProgram() // its largest part has started now
 		return a.openQueue(ctx, dir)
 	}
 	homes, err := a.homes(ctx, fleet)
