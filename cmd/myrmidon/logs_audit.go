@@ -93,12 +93,12 @@ func (a *app) auditLogs(ctx context.Context, f logFlags, source, to string) erro
 	if a.json {
 		a.printJSON(sum)
 	} else if !a.quiet {
-		fmt.Fprintf(a.screen, "%s, %d lines; found %d, missing %d, surplus %d, twice %d; %d lines are no records\n",
-			plural(sum.Objects, "object"), sum.Lines, sum.Found, sum.Missing, sum.Surplus, sum.Twice, sum.Unparsed)
+		fmt.Fprintf(a.screen, "%s, %d lines; found %d, missing %d, surplus %d, twice %d; %s not a record\n",
+			plural(sum.Objects, "object"), sum.Lines, sum.Found, sum.Missing, sum.Surplus, sum.Twice, plural(sum.Unparsed, "line"))
 	}
 	if sum.Different > 0 {
 		return &exitError{exitPartial, myrmidon.WithHint(fmt.Errorf("%s not as at the source", plural(sum.Different, "object")),
-			"lines that are missing are delivered by shipping the object again: those that are there are stored once")}
+			"lines that are missing are delivered by shipping the object again; an index keeps those that are there once, files hold them twice then")}
 	}
 	return nil
 }
