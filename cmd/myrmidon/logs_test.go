@@ -251,7 +251,7 @@ func TestLogConnectionsStayWithinTheLimits(t *testing.T) {
 		out, err := c.CombinedOutput()
 		return status(err), string(out)
 	}
-	if exit, out := ship("ulimit -n 400", "1000"); exit != 2 || !strings.Contains(out, "1050 files and connections") || !strings.Contains(out, "may have 400") {
+	if exit, out := ship("ulimit -n 400", "1000"); exit != 2 || !strings.Contains(out, "1054 files and connections") || !strings.Contains(out, "may have 400") {
 		t.Errorf("exit status %d\n%s", exit, out)
 	}
 	if n := server.Connections(); n > 0 {

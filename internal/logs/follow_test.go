@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"myrmidon"
@@ -18,12 +19,12 @@ import (
 // refusing is a sink that takes nothing for good, as with a wrong password, until it is told to.
 type refusing struct {
 	no error
-	n  int
+	n  atomic.Int64
 }
 
 func (r *refusing) Send(_ context.Context, records []sink.Record) error {
 	if r.no == nil {
-		r.n += len(records)
+		r.n.Add(int64(len(records)))
 	}
 	return r.no
 }
@@ -72,7 +73,7 @@ func TestAFollowerParksOnlyWhatIsWrongWithAnObject(t *testing.T) {
 		}
 		set(nil)
 	}
-	if got, err := f.Ship(t.Context(), at, "a.log"); err != nil || got.Counts.Acked != 20 || to.n != 20 || got.ETag == "" || got.Bytes != int64(len(text)) {
+	if got, err := f.Ship(t.Context(), at, "a.log"); err != nil || got.Counts.Acked != 20 || to.n.Load() != 20 || got.ETag == "" || got.Bytes != int64(len(text)) {
 		t.Errorf("%v, %+v", err, got)
 	}
 	if got, err := f.Ship(t.Context(), at, "gone.log"); err != nil || len(got.Rejects) != 1 {
