@@ -18,6 +18,7 @@ var floors = map[string]int{
 	"myrmidon":                   0,
 	"myrmidon/internal/checksum": 0,
 	"myrmidon/internal/limit":    0,
+	"myrmidon/internal/pattern":  0,
 	"myrmidon/internal/textgrid": 0,
 
 	"myrmidon/elb":              1,

@@ -10,7 +10,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -18,6 +17,7 @@ import (
 
 	"myrmidon"
 	"myrmidon/haproxy"
+	"myrmidon/internal/pattern"
 )
 
 // maxHAProxyFile bounds files of targets and of rules.
@@ -32,7 +32,7 @@ type listedTarget struct {
 }
 
 // labelName is what Prometheus takes as the name of a label.
-var labelName = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_]*$`)
+var labelName = pattern.Of(`^[a-zA-Z_][a-zA-Z0-9_]*$`)
 
 // ourLabels are those that have a meaning already.
 var ourLabels = []string{"process", "target", "proxy", "server", "listener", "state", "code"}
@@ -51,7 +51,7 @@ func readTargets(path string, groups []string) ([]listedTarget, error) {
 			return nil, fmt.Errorf("%s: target %d has no address", path, i+1)
 		}
 		for name := range t.Labels {
-			if !labelName.MatchString(name) || strings.HasPrefix(name, "__") || slices.Contains(ourLabels, name) {
+			if !labelName().MatchString(name) || strings.HasPrefix(name, "__") || slices.Contains(ourLabels, name) {
 				return nil, fmt.Errorf("%s: target %d: %q cannot be the name of a label: letters, digits and _, and none of %s",
 					path, i+1, name, strings.Join(ourLabels, ", "))
 			}

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -18,6 +17,7 @@ import (
 
 	"myrmidon/internal/logs"
 	"myrmidon/internal/notify"
+	"myrmidon/internal/pattern"
 	"myrmidon/internal/wire"
 	"myrmidon/object"
 )
@@ -81,11 +81,11 @@ func follows(in []string) bool {
 	return false
 }
 
-var namedSource = regexp.MustCompile(`^([A-Za-z0-9][A-Za-z0-9_-]*)=(.+)$`)
+var namedSource = pattern.Of(`^([A-Za-z0-9][A-Za-z0-9_-]*)=(.+)$`)
 
 // nameOf tells NAME=SOURCE apart; a source without a name is called by its address.
 func nameOf(source string) (name, address string) {
-	if m := namedSource.FindStringSubmatch(source); m != nil {
+	if m := namedSource().FindStringSubmatch(source); m != nil {
 		return m[1], m[2]
 	}
 	return bare(source), source

@@ -4,9 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"regexp"
 
 	"myrmidon"
+	"myrmidon/internal/pattern"
 	"myrmidon/object"
 )
 
@@ -167,7 +167,7 @@ func (s *Spec) toDelete(_ *Note, src, dst *object.Info) *object.Info {
 }
 
 // md5sum is the ETag of an object that was put with one request, in most cases.
-var md5sum = regexp.MustCompile(`^[0-9a-f]{32}(-[0-9]+)?$`)
+var md5sum = pattern.Of(`^[0-9a-f]{32}(-[0-9]+)?$`)
 
 // toCheck chooses what is read, or looked at again, because its listings do not vouch for
 // it.
@@ -175,7 +175,7 @@ func (s *Spec) toCheck(n *Note, src, dst *object.Info) *object.Info {
 	if src == nil || !s.Filter.takes(*src) {
 		return nil
 	}
-	if s.Verify != VerifyRead && dst != nil && src.Size == dst.Size && src.ETag == dst.ETag && md5sum.MatchString(src.ETag) {
+	if s.Verify != VerifyRead && dst != nil && src.Size == dst.Size && src.ETag == dst.ETag && md5sum().MatchString(src.ETag) {
 		n.Alike++
 		return nil
 	}

@@ -5,12 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"path"
-	"regexp"
 	"strings"
-	"sync"
 	"time"
 
 	"myrmidon"
+	"myrmidon/internal/pattern"
 	"myrmidon/object"
 )
 
@@ -56,16 +55,11 @@ const (
 )
 
 var (
-	balancerStamp = pattern(`_(\d{8}T\d{4})Z_`)
-	s3Stamp       = pattern(`^(\d{4}-\d{2}-\d{2}-\d{2}-\d{2}-\d{2})-[0-9A-F]{16}$`)
-	frontStamp    = pattern(`\.(\d{4}-\d{2}-\d{2}-\d{2})\.[0-9a-z]+(\.gz)?$`)
-	testFile      = pattern(`^ELB\w*LogTestFile$`)
+	balancerStamp = pattern.Of(`_(\d{8}T\d{4})Z_`)
+	s3Stamp       = pattern.Of(`^(\d{4}-\d{2}-\d{2}-\d{2}-\d{2}-\d{2})-[0-9A-F]{16}$`)
+	frontStamp    = pattern.Of(`\.(\d{4}-\d{2}-\d{2}-\d{2})\.[0-9a-z]+(\.gz)?$`)
+	testFile      = pattern.Of(`^ELB\w*LogTestFile$`)
 )
-
-// pattern compiles an expression when it is first used, not when the program starts.
-func pattern(expr string) func() *regexp.Regexp {
-	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expr) })
-}
 
 // Span returns between which times the lines of an object may lie. Zero means unknown. The
 // stamp in a load balancer's key is the interval's end, that in CloudFront's is its hour's
@@ -112,7 +106,7 @@ func (f *Filter) wants(o object.Info) bool {
 }
 
 // dated is the folder of a day, as AWS puts logs of load balancers into: …/2026/11/21/.
-var dated = pattern(`(?:^|/)(\d{4}/\d{2}/\d{2})/`)
+var dated = pattern.Of(`(?:^|/)(\d{4}/\d{2}/\d{2})/`)
 
 // jump returns behind which key a listing may go on that has come to key: objects in
 // folders of days before the filter's time are passed over.

@@ -22,10 +22,10 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"regexp"
 	"strings"
 
 	"myrmidon"
+	"myrmidon/internal/pattern"
 )
 
 // Object is an object that has come.
@@ -41,14 +41,14 @@ type Object struct {
 // bucketName is what buckets may be called: what a name holds beside that would be taken for
 // another part of an address. Source: Amazon S3 User Guide, "General purpose bucket naming
 // rules", with the names of old buckets.
-var bucketName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{1,254}$`)
+var bucketName = pattern.Of(`^[A-Za-z0-9][A-Za-z0-9._-]{1,254}$`)
 
 // valid says why an object cannot be one.
 func (o Object) valid() error {
 	switch {
 	case o.Bucket == "" || o.Key == "":
 		return unknown("it names no object")
-	case !bucketName.MatchString(o.Bucket):
+	case !bucketName().MatchString(o.Bucket):
 		return unknown("it names a bucket that cannot be")
 	}
 	return nil

@@ -7,10 +7,10 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"regexp"
 	"time"
 
 	"myrmidon"
+	"myrmidon/internal/pattern"
 )
 
 // snsMessage is what a request of SNS says of itself. Source: Amazon SNS Developer Guide,
@@ -19,7 +19,7 @@ type snsMessage struct {
 	Type, TopicArn, Token string
 }
 
-var topicARN = regexp.MustCompile(`^arn:aws(-cn|-us-gov)?:sns:([a-z0-9-]+):\d{12}:[A-Za-z0-9_-]{1,256}(?:\.fifo)?$`)
+var topicARN = pattern.Of(`^arn:aws(-cn|-us-gov)?:sns:([a-z0-9-]+):\d{12}:[A-Za-z0-9_-]{1,256}(?:\.fifo)?$`)
 
 // topics are the topics that may subscribe.
 type topics struct {
@@ -29,7 +29,7 @@ type topics struct {
 
 func newTopics(arns []string) (topics, error) {
 	for _, arn := range arns {
-		if !topicARN.MatchString(arn) {
+		if !topicARN().MatchString(arn) {
 			return topics{}, myrmidon.Permanent(myrmidon.WithHint(fmt.Errorf("%.300q is no topic of SNS", arn),
 				"a topic is arn:aws:sns:REGION:ACCOUNT:NAME"))
 		}
@@ -40,7 +40,7 @@ func newTopics(arns []string) (topics, error) {
 // confirm confirms a subscription of an allowed topic. The address that the message names is not
 // used: anybody could have written it; the topic's own says where its SNS is.
 func (t *topics) confirm(ctx context.Context, m snsMessage) error {
-	part := topicARN.FindStringSubmatch(m.TopicArn)
+	part := topicARN().FindStringSubmatch(m.TopicArn)
 	if part == nil || m.Token == "" {
 		return errors.New("it has no topic or no token")
 	}

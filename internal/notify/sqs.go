@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"regexp"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -15,6 +14,7 @@ import (
 
 	"myrmidon"
 	"myrmidon/internal/awsconf"
+	"myrmidon/internal/pattern"
 	"myrmidon/internal/sigv4"
 )
 
@@ -36,7 +36,7 @@ type Queue struct {
 	visibility  time.Duration // whole seconds
 }
 
-var hostRegion = regexp.MustCompile(`^(?:sqs|queue)\.([a-z0-9-]+)\.`)
+var hostRegion = pattern.Of(`^(?:sqs|queue)\.([a-z0-9-]+)\.`)
 
 // NewQueue returns the queue at an address: sqs://sqs.REGION.amazonaws.com/ACCOUNT/NAME, or
 // sqs:// before the queue's whole URL. The query may have region and profile. It sends no
@@ -58,7 +58,7 @@ func NewQueue(ctx context.Context, address string) (*Queue, error) {
 		return nil, refuse("it names no queue")
 	}
 	from := awsconf.From{Region: u.Query().Get("region"), Profile: u.Query().Get("profile")}
-	if m := hostRegion.FindStringSubmatch(u.Host); from.Region == "" && m != nil {
+	if m := hostRegion().FindStringSubmatch(u.Host); from.Region == "" && m != nil {
 		from.Region = m[1]
 	}
 	cfg, err := awsconf.Load(ctx, "sqs", from)

@@ -6,10 +6,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
-	"regexp"
 	"slices"
 	"strings"
-	"sync"
+
+	"myrmidon/internal/pattern"
 )
 
 // ProductHLS is the only kind of product there is. Posters, audio-only streams and
@@ -101,8 +101,7 @@ var (
 	sampleRates = []int{16000, 22050, 24000, 32000, 44100, 48000} // of AAC, what players take
 
 	// rungName is what a rung may be called: it becomes a folder and part of URLs.
-	// It is compiled when it is first used: not every command needs it.
-	rungName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$`) })
+	rungName = pattern.Of(`^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$`)
 )
 
 // Validate reports the first thing that is wrong with p, naming the key as it is
