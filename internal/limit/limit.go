@@ -150,6 +150,9 @@ func (p *Permit) Release(o Outcome) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.inFlight--
+	if o > 0 {
+		l.pushbacks++
+	}
 	if p.part != nil && l.told(p.part, o) {
 		o = Failed // says nothing of the other parts
 	}
@@ -158,7 +161,6 @@ func (p *Permit) Release(o Outcome) {
 		l.completed++
 		l.control.completed()
 	case o > 0:
-		l.pushbacks++
 		pause := l.control.pushedBack(*p)
 		l.hold(max(pause, min(o.after(), l.maxHold)))
 	}

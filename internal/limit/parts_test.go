@@ -73,6 +73,9 @@ func TestAFolderThatIsToldToSlowDownSlowsNoOther(t *testing.T) {
 			t.Errorf("the other folder has %.2f of its throughput, want 0.9", got)
 		}
 		served, refused := hot.count()
+		if got := l.Stats().Pushbacks; got == 0 || got > uint64(refused) {
+			t.Errorf("%d push-backs are counted, %d were told", got, refused)
+		}
 		if refused-refusedBefore > served/4 {
 			t.Errorf("the folder was asked %d times too often in 20 s, and served %d in all", refused-refusedBefore, served)
 		}
