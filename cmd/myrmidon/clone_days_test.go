@@ -127,6 +127,7 @@ func TestClonesThatCannotBegin(t *testing.T) {
 
 // A listing that lies never costs an object that the source has.
 func TestListingsThatLieDeleteNothing(t *testing.T) {
+	long.Test(t)
 	const n = 2500
 	keys := make([]string, n)
 	for i := range keys {

@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"myrmidon/internal/checksum"
+	"myrmidon/internal/testkit/long"
 	"myrmidon/internal/testkit/s3stub"
 )
 
@@ -96,6 +97,7 @@ func TestACloneBetweenServicesLosesNothing(t *testing.T) {
 }
 
 func TestExactTimestamps(t *testing.T) {
+	long.Test(t)
 	s, _, into := twoServices(t)
 	when := time.Date(2021, 1, 2, 3, 4, 5, 0, time.UTC)
 	if err := s.s3.PutObject("from", s3stub.Object{Key: "a/k", Modified: when}, []byte("data")); err != nil {

@@ -305,6 +305,7 @@ func status(err error) int {
 }
 
 func TestSignalsDrainThenEnd(t *testing.T) {
+	long.Test(t)
 	s := newShop(t, 96)
 	c, out := s.start("drain")
 	if err := c.Process.Signal(os.Interrupt); err != nil {
@@ -383,6 +384,7 @@ func TestSignalLeavesNoRunsOfInputsThatWereNotBegun(t *testing.T) {
 }
 
 func TestRunUnderNohupOutlivesItsTerminal(t *testing.T) {
+	long.Test(t)
 	signal.Ignore(syscall.SIGHUP) // as nohup does; children inherit it
 	defer signal.Reset(syscall.SIGHUP)
 	s := newShop(t, 24)
@@ -396,6 +398,7 @@ func TestRunUnderNohupOutlivesItsTerminal(t *testing.T) {
 }
 
 func TestOtherTerminalCancelsPausesAndIsRefused(t *testing.T) {
+	long.Test(t)
 	s := newShop(t, 192)
 	c, out := s.start("other")
 	control := func(args ...string) string {

@@ -19,6 +19,7 @@ import (
 
 	"myrmidon/haproxy"
 	"myrmidon/internal/testkit/haproxyd"
+	"myrmidon/internal/testkit/long"
 	"myrmidon/internal/textgrid"
 )
 
@@ -102,6 +103,7 @@ func badDays(tb testing.TB) (dir string) {
 // TestHAProxyScripts runs testdata/haproxy/*.txt on real processes ($A and $B, which share a
 // configuration, and the master socket $MASTER) and on sockets that go wrong ($BAD).
 func TestHAProxyScripts(t *testing.T) {
+	long.Test(t)
 	cfg := haproxyd.Config{Frontends: 2, Backends: 2, Servers: 3}
 	a, b := haproxyd.Start(t, cfg), haproxyd.Start(t, cfg)
 	cfg.Master = true
@@ -178,6 +180,7 @@ func TestServe(t *testing.T) {
 }
 
 func TestServeBreaksDownByProcessAndLabels(t *testing.T) {
+	long.Test(t)
 	dir := badDays(t)
 	file := filepath.Join(dir, "targets.yaml")
 	text := "targets:\n  - {address: " + dir + "/good.sock, name: one, labels: {site: fra}}\n  - {address: " + dir + "/hang.sock, name: two}\n"

@@ -266,6 +266,7 @@ func TestLogConnectionsStayWithinTheLimits(t *testing.T) {
 }
 
 func TestLogsToElasticsearchAreParkedOneByOne(t *testing.T) {
+	long.Test(t)
 	s := newLogShop(t, 3, 400)
 	var refusing atomic.Bool
 	refusing.Store(true)
