@@ -23,12 +23,14 @@ const (
 	saveShare = 20
 )
 
-// ListingConfig says what is listed. Start may be zero.
+// ListingConfig says what is listed.
 type ListingConfig struct {
 	Name  string        // the feed's
 	File  string        // where what is done is remembered
 	Every time.Duration // how often it is listed
-	Start time.Time     // objects that were modified before are not looked at; an hour ago if zero
+	// Start is from when on objects are looked at. If it is zero that is an hour ago at first, and
+	// after a restart, however late, from where the last process came to.
+	Start time.Time
 	// List calls fn with each object that may have been modified at a time or later. A store
 	// that cannot tell calls it with all.
 	List func(ctx context.Context, after time.Time, fn func(object.Info) error) error
@@ -60,15 +62,16 @@ type listed struct {
 // Objects of one moment are not missed, and neither is one that is not done for long.
 func (c Config) Listing(cfg ListingConfig) (*Feed, error) {
 	l := &listing{cfg: cfg, seen: new(Seen), open: make(map[string]*listed)}
-	if l.cfg.Start.IsZero() {
-		l.cfg.Start = time.Now().Add(-time.Hour)
-	}
 	data, err := os.ReadFile(cfg.File)
 	if err == nil {
 		err = json.Unmarshal(data, l.seen)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s: %w", cfg.File, err)
+	}
+	if cfg.Start.IsZero() && l.seen.Newest.IsZero() {
+		l.seen.Newest = time.Now().Add(overlap - time.Hour)
+		l.fresher = true
 	}
 	return c.feed(cfg.Name, l), nil
 }

@@ -142,3 +142,33 @@ func TestTheMarkDoesNotPassWhatCameDuringAPass(t *testing.T) {
 		t.Errorf("the mark stays, at %v", after.Sub(start))
 	}
 }
+
+// A follower that was away for longer than the hour that it looks back at first goes on from where
+// it stopped.
+func TestAListingGoesOnFromWhereItStopped(t *testing.T) {
+	cfg := ListingConfig{File: filepath.Join(t.TempDir(), "seen.json")}
+	look := func() time.Duration {
+		f, err := config(1).Listing(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return time.Since(f.source.(*listing).begin()).Round(time.Minute)
+	}
+	if back := look(); back != time.Hour {
+		t.Errorf("at first it looks back %v", back)
+	}
+	data, err := json.Marshal(&Seen{Newest: time.Now().Add(-72 * time.Hour)})
+	if err == nil {
+		err = os.WriteFile(cfg.File, data, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if back := look(); back != 72*time.Hour+overlap {
+		t.Errorf("after three days it looks back %v", back)
+	}
+	cfg.Start = time.Now().Add(-24 * time.Hour)
+	if back := look(); back != 24*time.Hour {
+		t.Errorf("with a start it looks back %v", back)
+	}
+}
