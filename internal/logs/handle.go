@@ -101,12 +101,16 @@ func (w *worker) handle(ctx context.Context, job myrmidon.Job) (res myrmidon.Res
 		sums[TallyAcked] += n.Counts.Acked
 	}
 	stop()
-	lost := w.finish(out, &res)
-	if ctx.Err() != nil && !errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return myrmidon.Result{}, ctx.Err()
-	}
+	lost := w.finish(out, &res, len(begun))
+	cut := ctx.Err() != nil && !errors.Is(ctx.Err(), context.DeadlineExceeded)
 	if lost {
-		done = begun // they are shipped anew
+		begun, done = nil, nil // they are shipped anew from the checkpoints of before
+	}
+	for _, s := range begun {
+		err = errors.Join(err, s.confirm(context.WithoutCancel(ctx)))
+	}
+	if cut {
+		return myrmidon.Result{}, errors.Join(ctx.Err(), err) // it comes again, and passes over what is done
 	}
 	for _, s := range done {
 		err = errors.Join(err, s.forget(context.WithoutCancel(ctx)))
@@ -137,8 +141,9 @@ func softDeadline(ctx context.Context) time.Time {
 func over(until time.Time) bool { return !until.IsZero() && time.Now().After(until) }
 
 // finish closes the sink, if nobody else uses it, and tells of its connections. lost reports
-// that nobody knows how much of the job has arrived.
-func (w *worker) finish(out *openSink, res *myrmidon.Result) (lost bool) {
+// that nobody knows how much has arrived of the items that were begun, which are the first ones:
+// whatever else was wrong with them, they are shipped anew.
+func (w *worker) finish(out *openSink, res *myrmidon.Result, begun int) (lost bool) {
 	c, failed, last, err := w.sinks.release(out)
 	if len(res.Items) > 0 {
 		it := &res.Items[len(res.Items)-1]
@@ -151,10 +156,8 @@ func (w *worker) finish(out *openSink, res *myrmidon.Result) (lost bool) {
 	if err == nil || !sink.TraitsOf(out.Sink).Unconfirmed {
 		return false // all that counts was acknowledged
 	}
-	for i := range res.Items {
-		if res.Items[i].Error == nil {
-			res.Items[i].Error = myrmidon.AsFailure(fmt.Errorf("it may not have arrived: %w", err))
-		}
+	for i := range res.Items[:min(begun, len(res.Items))] {
+		res.Items[i].Error = myrmidon.AsFailure(fmt.Errorf("it may not have arrived: %w", err))
 	}
 	return true
 }

@@ -62,6 +62,7 @@ type shipment struct {
 	at      checkpoint                    // saved, or worth to be
 	resumed int64                         // the offset from which it went on
 	changed bool                          // another version than the checkpoint's was found
+	due     bool                          // at is to be written once the sink has confirmed
 	until   time.Time                     // when to stop, with a checkpoint; zero means never
 
 	mu     sync.Mutex // of refused: the batcher's goroutines add to it
@@ -92,9 +93,24 @@ func (s *shipment) save(ctx context.Context) error {
 	if s.w.cfg.Checkpoints == nil {
 		return nil
 	}
-	if s.at.settled() && sink.TraitsOf(s.sink).Unconfirmed {
-		return s.forget(ctx) // only the job's end says whether its lines have arrived
+	if sink.TraitsOf(s.sink).Unconfirmed {
+		s.due = true
+		return nil
 	}
+	return s.write(ctx)
+}
+
+// confirm writes down what was to be saved while nobody knew whether the lines had arrived: the
+// sink is closed now, and has said so. A process that is killed before sends them again.
+func (s *shipment) confirm(ctx context.Context) error {
+	if !s.due {
+		return nil
+	}
+	s.due = false
+	return s.write(ctx)
+}
+
+func (s *shipment) write(ctx context.Context) error {
 	data, err := json.Marshal(s.at)
 	if err == nil {
 		err = s.w.cfg.Checkpoints.Save(ctx, s.run, s.task.Place, s.mark, data)
