@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,7 +25,7 @@ type Note struct {
 	Rejects  []Reject `json:"rejects,omitempty"`
 	Rejected int64    `json:"rejected,omitempty"`
 	Millis   int64    `json:"millis"`
-	// Connections and Sockets are of the sink, told with a job's last object.
+	// Connections and Sockets are of the sink, told with the last object that a job has done.
 	Connections   Connections `json:"connections,omitzero"`
 	SocketsFailed uint64      `json:"sockets_failed,omitempty"`
 	Sockets       []string    `json:"sockets,omitempty"`
@@ -145,13 +146,14 @@ func over(until time.Time) bool { return !until.IsZero() && time.Now().After(unt
 // whatever else was wrong with them, they are shipped anew.
 func (w *worker) finish(out *openSink, res *myrmidon.Result, begun int) (lost bool) {
 	c, failed, last, err := w.sinks.release(out)
-	if len(res.Items) > 0 {
-		it := &res.Items[len(res.Items)-1]
+	for i, it := range slices.Backward(res.Items) {
 		var n Note
-		if json.Unmarshal(it.Note, &n) == nil {
-			n.Connections, n.SocketsFailed, n.Sockets = c, failed, last
-			it.Note, _ = json.Marshal(n)
+		if json.Unmarshal(it.Note, &n) != nil {
+			continue // it goes on in another job, and has no note yet
 		}
+		n.Connections, n.SocketsFailed, n.Sockets = c, failed, last
+		res.Items[i].Note, _ = json.Marshal(n) // strings and numbers
+		break
 	}
 	if err == nil || !sink.TraitsOf(out.Sink).Unconfirmed {
 		return false // all that counts was acknowledged
