@@ -84,9 +84,7 @@ func (w *worker) handle(ctx context.Context, job myrmidon.Job) (res myrmidon.Res
 		if ctx.Err() != nil && !errors.Is(ctx.Err(), context.DeadlineExceeded) {
 			break
 		}
-		if shipErr != nil && over(until) && !myrmidon.IsPermanent(shipErr) {
-			shipErr = errTimeOver // also where the destination took nothing any more
-		}
+		shipErr = s.goesOn(shipErr)
 		if errors.Is(shipErr, errTimeOver) {
 			res.Items = append(res.Items, myrmidon.ItemResult{Index: i, Error: myrmidon.AsFailure(errTimeOver)})
 			continue
@@ -122,6 +120,23 @@ func (w *worker) handle(ctx context.Context, job myrmidon.Job) (res myrmidon.Res
 
 // errTimeOver says that an object goes on in another job.
 var errTimeOver = myrmidon.Continue(errors.New("its time is over: it goes on from its checkpoint"))
+
+// goesOn says whether an object whose time is over goes on in another job: if it came further in
+// this one, or the destination took nothing. Any other error counts as an attempt, or a store that
+// does not answer would be asked for ever.
+func (s *shipment) goesOn(err error) error {
+	if err == nil || !over(s.until) || myrmidon.IsPermanent(err) {
+		return err
+	}
+	var to *sinkError
+	if s.further || errors.As(err, &to) {
+		return errTimeOver
+	}
+	if errors.Is(err, errTimeOver) {
+		return errors.New("its time was over before any of its lines was delivered that are tried again")
+	}
+	return err
+}
 
 const (
 	// reserve is the share of a job's time in which what is under way is settled, and
