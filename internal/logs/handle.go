@@ -227,7 +227,7 @@ func (w *worker) tell(ctx context.Context, units int64, moved *atomic.Int64, bat
 			if b != last || st.Acked != acked || st.Held == 0 {
 				last, acked, since = b, st.Acked, time.Now()
 			} else if time.Since(since) > stuckAfter && len(st.LastErrors) > 0 {
-				w.cfg.Log.Warn("the destination takes nothing; trying on", "destination", fmt.Sprint(out.Sink), "err", st.LastErrors[len(st.LastErrors)-1])
+				w.cfg.log().Warn("the destination takes nothing; trying on", "destination", fmt.Sprint(out.Sink), "err", st.LastErrors[len(st.LastErrors)-1])
 				since = time.Now()
 			}
 		}

@@ -181,3 +181,16 @@ func TestNothingIsSavedBeforeItIsKnownToHaveArrived(t *testing.T) {
 		b.delivered("b", someLines(100))
 	})
 }
+
+// A checkpoint that a loss of power tore costs lines that come twice, not the object.
+func TestATornCheckpointBlocksNoObject(t *testing.T) {
+	for _, torn := range []string{"", `{"etag":"x","offset":400,"li`, "\x00\x00\x00", `{"offset":400,"line":"x"}`} {
+		b := newBench(t)
+		b.put("k", []byte(someLines(20)))
+		b.kept.m["RUN0-0"] = []byte(torn)
+		if err := b.do(t.Context(), b.jobs()[0]); err != nil || b.items[0].LastError != "" || len(b.kept.m) > 0 {
+			t.Errorf("%q: %v, %s, %d checkpoints", torn, err, b.items[0].LastError, len(b.kept.m))
+		}
+		b.delivered("k", someLines(20))
+	}
+}

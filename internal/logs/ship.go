@@ -79,11 +79,13 @@ func (s *shipment) load(ctx context.Context) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if err == nil {
-		err = json.Unmarshal(data, &s.at)
-	}
 	if err != nil {
 		return fmt.Errorf("logs: checkpoint of %s: %w", s.name, err)
+	}
+	if err := json.Unmarshal(data, &s.at); err != nil {
+		// A machine that lost its power tore it, and will not write it anew: lines may come twice.
+		s.w.cfg.log().Warn("a checkpoint cannot be read; its object is read from its beginning", "object", s.name, "err", err)
+		s.at = checkpoint{}
 	}
 	return nil
 }
