@@ -3,7 +3,6 @@ package logs
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -150,7 +149,7 @@ func TestARetryThatComesNoFurtherCostsAnAttempt(t *testing.T) {
 		if err := b.do(t.Context(), job); err != nil {
 			t.Fatal(err)
 		}
-		before := fmt.Sprintf("%s", b.kept.m["RUN0-0"])
+		before := string(b.kept.m["RUN0-0"])
 		cfg := b.config(b.sink)
 		cfg.OpenBucket = func(string) (object.Store, error) { return &hanging{b.store, "a", 4000}, nil }
 		b.work = Workload(cfg)
@@ -160,7 +159,7 @@ func TestARetryThatComesNoFurtherCostsAnAttempt(t *testing.T) {
 		if err != nil || len(res.Items) != 1 || res.Items[0].Error == nil || res.Items[0].Error.Continue || res.Items[0].Error.Permanent {
 			t.Errorf("%v, %+v", err, res.Items)
 		}
-		if after := fmt.Sprintf("%s", b.kept.m["RUN0-0"]); after != before {
+		if after := string(b.kept.m["RUN0-0"]); after != before {
 			t.Errorf("its checkpoint was\n%s\nand is\n%s", before, after)
 		}
 	})
