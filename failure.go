@@ -64,7 +64,8 @@ func (e *continueError) Unwrap() error { return e.err }
 
 // Continue marks err as no failure: the item's time was over (see [Kind.Limit]), what is done
 // of it is stored, and the rest is handed out again at once, to whichever worker is free. It
-// counts as no attempt. Continue(nil) is nil.
+// counts as no attempt, unless another item of its job failed for the moment: the items of a job
+// that are left go together. Continue(nil) is nil.
 func Continue(err error) error {
 	if err == nil {
 		return nil

@@ -42,8 +42,8 @@ const (
 type State string
 
 // The states of a run. Partial means that every phase ended, but for optional ones, and
-// some items were parked; failed means that nothing was done, not even in part, or that a phase could not run
-// because of failures before it.
+// some items were parked; failed means that nothing was done, not even in part, or that a
+// phase could not run because of failures before it.
 const (
 	Planning  State = "planning"
 	Running   State = "running"

@@ -64,7 +64,7 @@ func CheckJob(j *myrmidon.Job) error {
 		return fmt.Errorf("engine: job %q: %d items, at most %d fit one job", j.Name, max(int(j.Count), j.Len()), myrmidon.MaxJobItems)
 	case j.First > math.MaxUint32-j.Count:
 		return fmt.Errorf("engine: job %q: its items %d and following exceed 32 bits", j.Name, j.First)
-	case j.Continued > j.Attempt:
+	case j.Continued > 0 && j.Continued >= j.Attempt: // the attempt that it is at is none of them
 		return fmt.Errorf("engine: job %q: %d of its %d attempts were continued", j.Name, j.Continued, j.Attempt)
 	case !slices.IsSorted(j.Only):
 		return fmt.Errorf("engine: job %q: its items do not ascend", j.Name)

@@ -29,10 +29,15 @@ func writeWhole(file string, write func(io.Writer) error) (err error) {
 	return os.Rename(tmp.Name(), file)
 }
 
-// replaceFile writes a file so that a reader sees the old one or the new one. What a process
-// that was killed leaves of it is overwritten by the next one.
+// replaceFile writes a file so that a reader sees the old one or the new one, also after a loss of
+// power. What a process that was killed leaves of it is overwritten by the next one.
 func replaceFile(file string, data []byte) error {
-	if err := os.WriteFile(file+".part", data, 0o600); err != nil {
+	out, err := os.OpenFile(file+".part", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = out.Write(data)
+	if err = errors.Join(err, out.Sync(), out.Close()); err != nil {
 		return err
 	}
 	return os.Rename(file+".part", file)

@@ -20,7 +20,7 @@ var someJobs = []struct {
 	{"the least of a job", myrmidon.Job{Kind: "w.k", Run: "R", Count: 1}},
 	{"the most of a job", myrmidon.Job{
 		Kind: "transcode.encode-1", Version: math.MaxUint32, Long: true, Run: "01J0000000000000000000000", Phase: math.MaxUint32, Shard: math.MaxUint32,
-		First: math.MaxUint32 - 1, Count: 1, Only: []uint32{0, 7, math.MaxUint32}, Attempt: math.MaxUint32, Continued: math.MaxUint32, Epoch: math.MaxUint32,
+		First: math.MaxUint32 - 1, Count: 1, Only: []uint32{0, 7, math.MaxUint32}, Attempt: math.MaxUint32, Continued: math.MaxUint32 - 1, Epoch: math.MaxUint32,
 		Name: "chunk 2 of 4", Units: math.MinInt64, Spec: json.RawMessage(`{"a":[1,"}",{"spec":null}]}`),
 	}},
 	{"a name with what JSON escapes", myrmidon.Job{Kind: "w.k", Run: "R", Count: 1, Name: "\"\\</a>&\u2028\x00\xff ä.mp4"}},

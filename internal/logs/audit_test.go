@@ -183,3 +183,15 @@ func TestAnAuditOfFilesCountsEachLineOnce(t *testing.T) {
 		t.Errorf("%+v", sum)
 	}
 }
+
+func TestADocumentIsReadWhateverTheOrderOfItsMembers(t *testing.T) {
+	for _, line := range []string{
+		`{"id":"a-5","object":"o","offset":5,"x":1}`, `{"id":"a-5","offset":5,"object":"o"}`, `{"object":"o","offset":5,"id":"a-5"}`,
+		`{"event.id":"a-5","log.file.path":"o","log.offset":5}`, `{"event.id":"a-5","offset":7,"log.file.path":"o"}`,
+	} {
+		doc, ok := documentOf([]byte(line))
+		if !ok || doc.ID+doc.ECSID != "a-5" || doc.Object+doc.ECSObject != "o" {
+			t.Errorf("%s: %+v, %v", line, doc, ok)
+		}
+	}
+}

@@ -79,9 +79,14 @@ func (f *Follower) Ship(ctx context.Context, from Address, key string) (Shipped,
 	c, failed, last, closeErr := f.w.sinks.release(out)
 	f.connected(c, failed, last)
 	if closeErr != nil && sink.TraitsOf(out.Sink).Unconfirmed {
-		shipErr = errors.Join(shipErr, closeErr) // nobody knows how much has arrived
+		// Nobody knows how much has arrived: it is shipped anew from the checkpoint of before,
+		// whatever was wrong with it.
+		shipErr = errors.Join(shipErr, closeErr)
+		f.failed(name, shipErr)
+		return Shipped{}, shipErr
 	}
 	if shipErr != nil && (ctx.Err() != nil || !ofObject(shipErr)) {
+		shipErr = errors.Join(shipErr, s.confirm(context.WithoutCancel(ctx)))
 		f.failed(name, shipErr)
 		return Shipped{}, shipErr
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,7 +25,7 @@ type Note struct {
 	Rejects  []Reject `json:"rejects,omitempty"`
 	Rejected int64    `json:"rejected,omitempty"`
 	Millis   int64    `json:"millis"`
-	// Connections and Sockets are of the sink, told with a job's last object.
+	// Connections and Sockets are of the sink, told with the last object that a job has done.
 	Connections   Connections `json:"connections,omitzero"`
 	SocketsFailed uint64      `json:"sockets_failed,omitempty"`
 	Sockets       []string    `json:"sockets,omitempty"`
@@ -83,9 +84,7 @@ func (w *worker) handle(ctx context.Context, job myrmidon.Job) (res myrmidon.Res
 		if ctx.Err() != nil && !errors.Is(ctx.Err(), context.DeadlineExceeded) {
 			break
 		}
-		if shipErr != nil && over(until) && !myrmidon.IsPermanent(shipErr) {
-			shipErr = errTimeOver // also where the destination took nothing any more
-		}
+		shipErr = s.goesOn(shipErr)
 		if errors.Is(shipErr, errTimeOver) {
 			res.Items = append(res.Items, myrmidon.ItemResult{Index: i, Error: myrmidon.AsFailure(errTimeOver)})
 			continue
@@ -101,12 +100,16 @@ func (w *worker) handle(ctx context.Context, job myrmidon.Job) (res myrmidon.Res
 		sums[TallyAcked] += n.Counts.Acked
 	}
 	stop()
-	lost := w.finish(out, &res)
-	if ctx.Err() != nil && !errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return myrmidon.Result{}, ctx.Err()
-	}
+	lost := w.finish(out, &res, len(begun))
+	cut := ctx.Err() != nil && !errors.Is(ctx.Err(), context.DeadlineExceeded)
 	if lost {
-		done = begun // they are shipped anew
+		begun, done = nil, nil // they are shipped anew from the checkpoints of before
+	}
+	for _, s := range begun {
+		err = errors.Join(err, s.confirm(context.WithoutCancel(ctx)))
+	}
+	if cut {
+		return myrmidon.Result{}, errors.Join(ctx.Err(), err) // it comes again, and passes over what is done
 	}
 	for _, s := range done {
 		err = errors.Join(err, s.forget(context.WithoutCancel(ctx)))
@@ -117,6 +120,23 @@ func (w *worker) handle(ctx context.Context, job myrmidon.Job) (res myrmidon.Res
 
 // errTimeOver says that an object goes on in another job.
 var errTimeOver = myrmidon.Continue(errors.New("its time is over: it goes on from its checkpoint"))
+
+// goesOn says whether an object whose time is over goes on in another job: if it came further in
+// this one, or the destination took nothing. Any other error counts as an attempt, or a store that
+// does not answer would be asked for ever.
+func (s *shipment) goesOn(err error) error {
+	if err == nil || !over(s.until) || myrmidon.IsPermanent(err) {
+		return err
+	}
+	var to *sinkError
+	if s.further || errors.As(err, &to) {
+		return errTimeOver
+	}
+	if errors.Is(err, errTimeOver) {
+		return errors.New("its time was over before any of its lines was delivered that are tried again")
+	}
+	return err
+}
 
 const (
 	// reserve is the share of a job's time in which what is under way is settled, and
@@ -137,24 +157,24 @@ func softDeadline(ctx context.Context) time.Time {
 func over(until time.Time) bool { return !until.IsZero() && time.Now().After(until) }
 
 // finish closes the sink, if nobody else uses it, and tells of its connections. lost reports
-// that nobody knows how much of the job has arrived.
-func (w *worker) finish(out *openSink, res *myrmidon.Result) (lost bool) {
+// that nobody knows how much has arrived of the items that were begun, which are the first ones:
+// whatever else was wrong with them, they are shipped anew.
+func (w *worker) finish(out *openSink, res *myrmidon.Result, begun int) (lost bool) {
 	c, failed, last, err := w.sinks.release(out)
-	if len(res.Items) > 0 {
-		it := &res.Items[len(res.Items)-1]
+	for i, it := range slices.Backward(res.Items) {
 		var n Note
-		if json.Unmarshal(it.Note, &n) == nil {
-			n.Connections, n.SocketsFailed, n.Sockets = c, failed, last
-			it.Note, _ = json.Marshal(n)
+		if json.Unmarshal(it.Note, &n) != nil {
+			continue // it goes on in another job, and has no note yet
 		}
+		n.Connections, n.SocketsFailed, n.Sockets = c, failed, last
+		res.Items[i].Note, _ = json.Marshal(n) // strings and numbers
+		break
 	}
 	if err == nil || !sink.TraitsOf(out.Sink).Unconfirmed {
 		return false // all that counts was acknowledged
 	}
-	for i := range res.Items {
-		if res.Items[i].Error == nil {
-			res.Items[i].Error = myrmidon.AsFailure(fmt.Errorf("it may not have arrived: %w", err))
-		}
+	for i := range res.Items[:min(begun, len(res.Items))] {
+		res.Items[i].Error = myrmidon.AsFailure(fmt.Errorf("it may not have arrived: %w", err))
 	}
 	return true
 }
@@ -207,7 +227,7 @@ func (w *worker) tell(ctx context.Context, units int64, moved *atomic.Int64, bat
 			if b != last || st.Acked != acked || st.Held == 0 {
 				last, acked, since = b, st.Acked, time.Now()
 			} else if time.Since(since) > stuckAfter && len(st.LastErrors) > 0 {
-				w.cfg.Log.Warn("the destination takes nothing; trying on", "destination", fmt.Sprint(out.Sink), "err", st.LastErrors[len(st.LastErrors)-1])
+				w.cfg.log().Warn("the destination takes nothing; trying on", "destination", fmt.Sprint(out.Sink), "err", st.LastErrors[len(st.LastErrors)-1])
 				since = time.Now()
 			}
 		}

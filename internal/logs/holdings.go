@@ -96,7 +96,7 @@ func documentOf(line []byte) (doc document, ok bool) {
 		was := line[i]
 		line[i] = '}'
 		err := json.Unmarshal(line[:i+1], &doc)
-		if line[i] = was; err == nil && doc.ID != "" {
+		if line[i] = was; err == nil && doc.ID != "" && doc.Object != "" {
 			return doc, true
 		}
 		doc = document{}

@@ -144,3 +144,35 @@ func TestAJobThatComesAgainPassesOverWhatIsDone(t *testing.T) {
 		t.Errorf("%+v, %d checkpoints", s, len(b.kept.m))
 	}
 }
+
+// connected is a sink that had connections.
+type connected struct{ *moody }
+
+func (connected) Stats() sink.ConnStats {
+	return sink.ConnStats{Created: 3, Destroyed: 2, Failed: 1, LastErrors: []string{"reset"}}
+}
+
+func TestAJobWhoseTimeIsOverTellsOfItsConnections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.work = Workload(b.config(connected{b.sink}))
+		for _, key := range []string{"a", "b", "c"} {
+			b.put(key, []byte(someLines(10)))
+		}
+		b.sink.wrong = func(records []sink.Record) error {
+			if strings.Contains(string(records[0].Data), `"object":"s3://logs/b"`) {
+				time.Sleep(time.Hour)
+			}
+			return nil
+		}
+		ctx, stop := context.WithTimeout(t.Context(), 10*time.Minute)
+		defer stop()
+		if err := b.do(ctx, b.jobs()[0]); err != nil {
+			t.Fatal(err)
+		}
+		var n Note
+		if err := json.Unmarshal(b.items[0].Note, &n); err != nil || n.Connections != (Connections{3, 2}) || n.SocketsFailed != 1 || len(n.Sockets) != 1 || len(b.items) != 3 {
+			t.Errorf("%v, %+v", err, n)
+		}
+	})
+}

@@ -62,6 +62,9 @@ type shipment struct {
 	at      checkpoint                    // saved, or worth to be
 	resumed int64                         // the offset from which it went on
 	changed bool                          // another version than the checkpoint's was found
+	due     bool                          // at is to be written once the sink has confirmed
+	was     checkpoint                    // what it began with
+	further bool                          // what was saved is further than that
 	until   time.Time                     // when to stop, with a checkpoint; zero means never
 
 	mu     sync.Mutex // of refused: the batcher's goroutines add to it
@@ -76,11 +79,13 @@ func (s *shipment) load(ctx context.Context) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if err == nil {
-		err = json.Unmarshal(data, &s.at)
-	}
 	if err != nil {
 		return fmt.Errorf("logs: checkpoint of %s: %w", s.name, err)
+	}
+	if err := json.Unmarshal(data, &s.at); err != nil {
+		// A machine that lost its power tore it, and will not write it anew: lines may come twice.
+		s.w.cfg.log().Warn("a checkpoint cannot be read; its object is read from its beginning", "object", s.name, "err", err)
+		s.at = checkpoint{}
 	}
 	return nil
 }
@@ -92,9 +97,26 @@ func (s *shipment) save(ctx context.Context) error {
 	if s.w.cfg.Checkpoints == nil {
 		return nil
 	}
-	if s.at.settled() && sink.TraitsOf(s.sink).Unconfirmed {
-		return s.forget(ctx) // only the job's end says whether its lines have arrived
+	if sink.TraitsOf(s.sink).Unconfirmed {
+		s.due = true
+	} else if err := s.write(ctx); err != nil {
+		return err
 	}
+	s.further = s.at.Offset > s.was.Offset || s.at.Done && (!s.was.Done || len(s.at.Rejects) < len(s.was.Rejects))
+	return nil
+}
+
+// confirm writes down what was to be saved while nobody knew whether the lines had arrived: the
+// sink is closed now, and has said so. A process that is killed before sends them again.
+func (s *shipment) confirm(ctx context.Context) error {
+	if !s.due {
+		return nil
+	}
+	s.due = false
+	return s.write(ctx)
+}
+
+func (s *shipment) write(ctx context.Context) error {
 	data, err := json.Marshal(s.at)
 	if err == nil {
 		err = s.w.cfg.Checkpoints.Save(ctx, s.run, s.task.Place, s.mark, data)
@@ -123,14 +145,14 @@ func (s *shipment) ship(ctx context.Context) error {
 	if err := s.load(ctx); err != nil {
 		return err
 	}
-	before := s.at
+	s.was = s.at
 	var only map[int64]bool // the lines to be tried again; nil means all
 	settled := s.at.settled()
 	if s.at.Done && !settled {
 		if s.at.More > 0 {
-			s.at = checkpoint{}
+			s.at, s.was = checkpoint{}, checkpoint{}
 		} else {
-			only = s.again()
+			only = s.at.again()
 		}
 	}
 	from := s.at.Offset
@@ -143,7 +165,7 @@ func (s *shipment) ship(ctx context.Context) error {
 	}
 	defer raw.Close() // it is only read
 	if s.at.ETag != "" && info.ETag != s.at.ETag {
-		s.at, only, s.changed = checkpoint{}, nil, true
+		s.at, s.was, only, s.changed = checkpoint{}, checkpoint{}, nil, true
 		from, settled = 0, false
 	}
 	if settled {
@@ -159,30 +181,28 @@ func (s *shipment) ship(ctx context.Context) error {
 	if from > 0 {
 		cfg.Offset, cfg.Line, cfg.Header = from, s.at.Line, s.at.Header
 	}
-	err = s.pump(ctx, elb.NewReader(in, cfg), only)
-	if err != nil && only != nil {
-		s.at = before
-	}
-	return err
+	return s.pump(ctx, elb.NewReader(in, cfg), only)
 }
 
-// again takes the lines that were not delivered out of the counts, to be counted anew.
-func (s *shipment) again() map[int64]bool {
-	only := make(map[int64]bool, len(s.at.Rejects))
-	c := &s.at.Counts
-	for _, r := range s.at.Rejects {
+// again returns where the lines are that were not delivered.
+func (c *checkpoint) again() map[int64]bool {
+	only := make(map[int64]bool, len(c.Rejects))
+	for _, r := range c.Rejects {
 		only[r.Offset] = true
-		c.Encountered--
-		if r.Kind == parsing {
-			c.Unparsed--
-			continue
-		}
-		c.Parsed--
-		c.Failed--
-		c.Sent--
 	}
-	s.at.Rejects = nil
 	return only
+}
+
+// refused counts a line that was not delivered, or takes it out again.
+func (c *Counts) refused(r Reject, n int64) {
+	c.Encountered += n
+	if r.Kind == parsing {
+		c.Unparsed += n
+		return
+	}
+	c.Parsed += n
+	c.Failed += n
+	c.Sent += n
 }
 
 // open opens the object: a plain one, as the checkpoint has it, at an offset.
@@ -249,7 +269,7 @@ func (s *shipment) parked(r sink.Record, err error) error {
 }
 
 // pump reads lines and hands them to the sink. At a checkpoint everything that was read is
-// settled.
+// settled. Of lines that are tried again only says which are left; those are counted anew.
 func (s *shipment) pump(ctx context.Context, lines *elb.Reader, only map[int64]bool) (err error) {
 	size := s.task.Memory
 	if size == 0 {
@@ -266,33 +286,26 @@ func (s *shipment) pump(ctx context.Context, lines *elb.Reader, only map[int64]b
 		}
 	}()
 	now := s.at // with what is under way
+	if only != nil {
+		now.Rejects = nil
+		for _, r := range s.at.Rejects {
+			now.Counts.refused(r, -1)
+		}
+	}
 	var before sink.BatcherStats
 	settle := func(done bool) error {
 		if err := batcher.Flush(ctx); err != nil {
 			return &sinkError{err}
 		}
 		st := batcher.Stats()
-		now.Counts.Sent += int64(st.Sent - before.Sent)
-		now.Counts.Acked += int64(st.Acked - before.Acked)
-		now.Counts.Failed += int64(st.Failed - before.Failed)
+		s.settled(&now, st, before, only)
 		before = st
-		s.mu.Lock()
-		for _, r := range s.refuse {
-			now.keep(r)
-		}
-		s.refuse = s.refuse[:0]
-		s.mu.Unlock()
-		now.Done, now.Header = done, lines.Header()
-		s.at = now
-		s.at.Rejects = slices.Clone(now.Rejects)
-		if only != nil && !done {
-			return nil // lines that are tried again are saved together
-		}
+		s.at.Done, s.at.Header = done || only != nil, lines.Header()
 		return s.save(ctx)
 	}
 	prefix := newPrefix(s.name, s.at.ETag, s.task.Filter.ECS)
 	var timeOver atomic.Bool
-	if !s.until.IsZero() && only == nil {
+	if !s.until.IsZero() {
 		timer := time.AfterFunc(time.Until(s.until), func() { timeOver.Store(true) })
 		defer timer.Stop()
 	}
@@ -300,13 +313,21 @@ func (s *shipment) pump(ctx context.Context, lines *elb.Reader, only map[int64]b
 	for record, lineErr := range lines.Lines() {
 		var bad *elb.LineError
 		if record == nil && !errors.As(lineErr, &bad) {
-			return errors.Join(lineErr, settle(false)) // the lines before are delivered
+			err := settle(false) // the lines before are delivered
+			if to := (*sinkError)(nil); errors.As(err, &to) && !myrmidon.IsPermanent(lineErr) {
+				err = nil // it is the object that failed, and perhaps for longer than there was time
+			}
+			return errors.Join(lineErr, err)
 		}
-		if only != nil && (record != nil && !only[record.Offset] || bad != nil && !only[bad.Offset]) {
+		at := offsetOf(record, bad)
+		if only != nil && !only[at] && !timeOver.Load() {
 			continue
 		}
-		if err := s.line(ctx, &now, record, bad, prefix, batcher); err != nil {
-			return err
+		if only == nil || only[at] {
+			if err := s.line(ctx, &now, record, bad, prefix, batcher); err != nil {
+				return err
+			}
+			delete(only, at)
 		}
 		over := timeOver.Load()
 		if n++; over || n%64 == 0 && time.Since(settled) > settleEvery {
@@ -320,6 +341,35 @@ func (s *shipment) pump(ctx context.Context, lines *elb.Reader, only map[int64]b
 		}
 	}
 	return settle(true)
+}
+
+// settled makes a checkpoint of what was read until now, all of which is settled.
+func (s *shipment) settled(now *checkpoint, st, before sink.BatcherStats, only map[int64]bool) {
+	now.Counts.Sent += int64(st.Sent - before.Sent)
+	now.Counts.Acked += int64(st.Acked - before.Acked)
+	now.Counts.Failed += int64(st.Failed - before.Failed)
+	s.mu.Lock()
+	for _, r := range s.refuse {
+		now.keep(r)
+	}
+	s.refuse = s.refuse[:0]
+	s.mu.Unlock()
+	s.at = *now
+	s.at.Rejects = slices.Clone(now.Rejects)
+	for _, r := range s.was.Rejects {
+		if only[r.Offset] { // it was not tried yet
+			s.at.Counts.refused(r, 1)
+			s.at.keep(r)
+		}
+	}
+}
+
+// offsetOf is where a line begins, which is a record or a bad line.
+func offsetOf(record *elb.Record, bad *elb.LineError) int64 {
+	if record != nil {
+		return record.Offset
+	}
+	return bad.Offset
 }
 
 // line counts a line and hands it on.

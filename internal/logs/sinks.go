@@ -24,6 +24,9 @@ type openSink struct {
 	users   int
 }
 
+// Traits are the sink's own, which whoever batches for it asks for.
+func (o *openSink) Traits() sink.Traits { return sink.TraitsOf(o.Sink) }
+
 // Connections counts connections of sinks.
 type Connections struct {
 	Created   uint64 `json:"created"`

@@ -46,11 +46,15 @@ type Config struct {
 	Log   *slog.Logger // nil discards
 }
 
+func (c *Config) log() *slog.Logger {
+	if c.Log == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return c.Log
+}
+
 // Workload returns the logs workload: one phase, ship.
 func Workload(cfg Config) myrmidon.Workload {
-	if cfg.Log == nil {
-		cfg.Log = slog.New(slog.DiscardHandler)
-	}
 	limit := cmp.Or(cfg.Limit, shipLimit)
 	if cfg.Checkpoints == nil {
 		limit = 0 // it would never come further than that

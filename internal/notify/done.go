@@ -58,7 +58,9 @@ func (d *Done) Once(ctx context.Context, name string, o Object, do func() (etag 
 		clear(d.done)
 	}
 	// What was told of and was not found is not done: it may come back.
-	d.done[name+"\x00"+found] = struct{}{}
-	d.done[event] = struct{}{}
+	if found != "" {
+		d.done[name+"\x00"+found] = struct{}{}
+		d.done[event] = struct{}{}
+	}
 	return nil
 }

@@ -100,7 +100,7 @@ func (f *Feed) Run(taking, working context.Context, do Do, failed func(error)) {
 	defer func() {
 		f.calls.Wait()
 		if err := f.source.end(); err != nil {
-			f.cfg.Log.Warn("what is done could not be remembered", "source", f.name, "err", err)
+			f.notRemembered(err)
 		}
 	}()
 	for pause := f.cfg.Pause; taking.Err() == nil; {
@@ -167,6 +167,10 @@ func (f *Feed) strange() {
 
 // errEnding says that an object was not begun because nothing more is taken.
 var errEnding = errors.New("notify: nothing more is taken")
+
+func (f *Feed) notRemembered(err error) {
+	f.cfg.Log.Warn("what is done could not be remembered", "source", f.name, "err", err)
+}
 
 // slot waits for a slot; release gives it back.
 func (f *Feed) slot() error {

@@ -363,6 +363,13 @@ func TestAnEventThatComesAgainDoesNothing(t *testing.T) {
 			t.Errorf("%+v: worked on %d times, want %d", step.o, times.Load()-before, step.want)
 		}
 	}
+	gone := Object{Key: "g", ETag: "a", Sequencer: "1"}
+	for range 2 { // it was not there, and may come back
+		before := times.Load()
+		if err := d.Once(t.Context(), "g", gone, ship("")); err != nil || times.Load() != before+1 {
+			t.Errorf("what was not found counts as done: %v", err)
+		}
+	}
 	no := errors.New("no")
 	if err := d.Once(t.Context(), "n", one, func() (string, error) { return "", no }); !errors.Is(err, no) {
 		t.Error(err)

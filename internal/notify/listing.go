@@ -17,16 +17,20 @@ const (
 	// listedAhead is how many objects of a listing wait for a slot before the listing does.
 	listedAhead = 10_000
 	// saveEvery is how often what is done is written down while more is under way: a process
-	// that was killed does that again.
+	// that was killed does that again. Where it is much, at most one part in saveShare of the
+	// time goes into it.
 	saveEvery = time.Second
+	saveShare = 20
 )
 
-// ListingConfig says what is listed. Start may be zero.
+// ListingConfig says what is listed.
 type ListingConfig struct {
 	Name  string        // the feed's
 	File  string        // where what is done is remembered
 	Every time.Duration // how often it is listed
-	Start time.Time     // objects that were modified before are not looked at; an hour ago if zero
+	// Start is from when on objects are looked at. If it is zero that is an hour ago at first, and
+	// after a restart, however late, from where the last process came to.
+	Start time.Time
 	// List calls fn with each object that may have been modified at a time or later. A store
 	// that cannot tell calls it with all.
 	List func(ctx context.Context, after time.Time, fn func(object.Info) error) error
@@ -40,8 +44,11 @@ type listing struct {
 	mu      sync.Mutex
 	open    map[string]*listed // objects that are not done, by key
 	pass    int
+	begun   time.Time // when the pass was
+	most    time.Time // how far the mark may go: not past what no pass has told of
 	saved   time.Time
-	fresher bool // more is done than the file says
+	took    time.Duration // the last save
+	fresher bool          // more is done than the file says
 }
 
 // listed is an object that is not done.
@@ -55,15 +62,16 @@ type listed struct {
 // Objects of one moment are not missed, and neither is one that is not done for long.
 func (c Config) Listing(cfg ListingConfig) (*Feed, error) {
 	l := &listing{cfg: cfg, seen: new(Seen), open: make(map[string]*listed)}
-	if l.cfg.Start.IsZero() {
-		l.cfg.Start = time.Now().Add(-time.Hour)
-	}
 	data, err := os.ReadFile(cfg.File)
 	if err == nil {
 		err = json.Unmarshal(data, l.seen)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s: %w", cfg.File, err)
+	}
+	if cfg.Start.IsZero() && l.seen.Newest.IsZero() {
+		l.seen.Newest = time.Now().Add(overlap - time.Hour)
+		l.fresher = true
 	}
 	return c.feed(cfg.Name, l), nil
 }
@@ -77,11 +85,9 @@ func (l *listing) follow(f *Feed) error {
 	tick := time.NewTicker(l.cfg.Every)
 	defer tick.Stop()
 	for {
-		l.mu.Lock()
-		l.pass++
-		l.mu.Unlock()
-		err := l.cfg.List(f.taking, l.seen.After(l.cfg.Start), func(o object.Info) error {
-			if !l.fresh(o) {
+		after := l.begin()
+		err := l.cfg.List(f.taking, after, func(o object.Info) error {
+			if !l.fresh(o, after) {
 				return nil
 			}
 			f.told(1)
@@ -97,7 +103,9 @@ func (l *listing) follow(f *Feed) error {
 			return err
 		}
 		f.well()
-		l.forget()
+		if err := l.told(); err != nil {
+			f.notRemembered(err)
+		}
 		select {
 		case <-f.taking.Done():
 			return nil
@@ -106,23 +114,36 @@ func (l *listing) follow(f *Feed) error {
 	}
 }
 
-// fresh takes an object on, unless it is done or taken on.
-func (l *listing) fresh(o object.Info) bool {
+// begin begins a pass, and returns from when on it looks at objects. A listing is in the order of
+// names, and the oldest object may be its last: until it has ended the mark stays.
+func (l *listing) begin() (after time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.pass++
+	l.begun = time.Now()
+	after = l.seen.After(l.cfg.Start)
+	l.most = after.Add(overlap)
+	return after
+}
+
+// fresh takes an object on, unless it is done or taken on, or older than the pass looks at.
+func (l *listing) fresh(o object.Info, after time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	was := l.open[o.Key]
 	if was != nil {
 		was.pass = l.pass
 	}
-	if was != nil && was.busy || was == nil && !l.seen.New(o, l.cfg.Start) {
+	if was != nil && was.busy || was == nil && !l.seen.New(o, after) {
 		return false
 	}
 	l.open[o.Key] = &listed{o, true, l.pass}
 	return true
 }
 
-// forget drops objects that failed and are not there any more: the mark would wait for them.
-func (l *listing) forget() {
+// told ends a pass that has told of all objects that were there when it began. It drops those
+// that failed and are not there any more: the mark would wait for them.
+func (l *listing) told() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for key, o := range l.open {
@@ -130,6 +151,8 @@ func (l *listing) forget() {
 			delete(l.open, key)
 		}
 	}
+	l.most = l.begun
+	return l.remember()
 }
 
 // dispatch has objects done as slots become free.
@@ -147,7 +170,7 @@ func (l *listing) dispatch(f *Feed, found <-chan object.Info) {
 				f.cfg.Log.Warn("an object is tried again", "source", f.name, "object", o.Key, "err", err)
 			}
 			if err := l.finish(o, err == nil); err != nil {
-				f.cfg.Log.Warn("what is done could not be remembered", "source", f.name, "err", err)
+				f.notRemembered(err)
 			}
 		})
 	}
@@ -160,20 +183,25 @@ func (l *listing) finish(o object.Info, done bool) error {
 	l.open[o.Key].busy = false
 	if done {
 		delete(l.open, o.Key)
+		l.seen.Finish(o)
+		l.fresher = true
 	}
-	var pending time.Time
-	busy := false
+	return l.remember()
+}
+
+// remember moves the mark up to what is not done, and writes it down now and then; l.mu is held.
+func (l *listing) remember() error {
+	pending, busy := l.most, false
 	for _, u := range l.open {
 		busy = busy || u.busy
-		if pending.IsZero() || u.Modified.Before(pending) {
+		if u.Modified.Before(pending) {
 			pending = u.Modified
 		}
 	}
-	if done {
-		l.seen.Finish(o, pending)
+	if l.seen.Advance(pending) {
 		l.fresher = true
 	}
-	if busy && time.Since(l.saved) < saveEvery {
+	if busy && time.Since(l.saved) < max(saveEvery, saveShare*l.took) {
 		return nil
 	}
 	return l.save()
@@ -191,10 +219,12 @@ func (l *listing) save() error {
 	if !l.fresher {
 		return nil
 	}
-	l.saved, l.fresher = time.Now(), false
+	began := time.Now()
 	data, err := json.Marshal(l.seen)
-	if err != nil {
-		return err
+	if err == nil {
+		err = writeSynced(l.cfg.File, data)
 	}
-	return writeSynced(l.cfg.File, data)
+	l.saved, l.fresher = time.Now(), err != nil
+	l.took = l.saved.Sub(began)
+	return err
 }

@@ -132,3 +132,20 @@ func TestAPatternCanBeCountedOnly(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestARefusedNameIsToldWhatIsWrongWithIt(t *testing.T) {
+	for _, c := range []struct {
+		index   string
+		counted bool
+		want    string // "" means that it is taken
+	}{
+		{"a*,b", true, ""},
+		{"a*", false, `have none of / \ * ? " < > | , # and space`},
+		{"a b*", true, `have none of / \ ? " < > | # and space`},
+	} {
+		_, err := elastic.New(elastic.Config{URL: "http://h:9200", Index: c.index, Counted: c.counted})
+		if (err == nil) != (c.want == "") || err != nil && !strings.HasSuffix(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", c.index, err, c.want)
+		}
+	}
+}

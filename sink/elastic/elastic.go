@@ -107,9 +107,9 @@ type Stats struct {
 func New(cfg Config) (*Sink, error) {
 	u, err := url.Parse(cfg.URL)
 	var why string
-	never := `/\*?"<>| ,#`
+	never, names := `/\*?"<>| ,#`, `/ \ * ? " < > | , # and space`
 	if cfg.Counted {
-		never = `/\?"<>| #`
+		never, names = `/\?"<>| #`, `/ \ ? " < > | # and space`
 	}
 	switch {
 	case err != nil:
@@ -121,7 +121,7 @@ func New(cfg Config) (*Sink, error) {
 	case u.RawQuery != "" || u.Fragment != "":
 		why = "it has a query"
 	case cfg.Index == "" || strings.ContainsAny(cfg.Index, never) || strings.HasPrefix(cfg.Index, "_") || cfg.Index != strings.ToLower(cfg.Index):
-		why = fmt.Sprintf("%.100q is not the name of an index: those are of lower case and have none of / \\ * ? \" < > | , # and space", cfg.Index)
+		why = fmt.Sprintf("%.100q is not the name of an index: those are of lower case and have none of %s", cfg.Index, names)
 	}
 	if why != "" {
 		return nil, myrmidon.Permanent(myrmidon.WithHint(fmt.Errorf("elastic: this address cannot be used: %s", why),
