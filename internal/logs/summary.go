@@ -1,10 +1,13 @@
 package logs
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"time"
 )
 
@@ -67,7 +70,12 @@ type Item struct {
 // tried again later, the last line counts. The error says so if the counts do not add up.
 func Summarize(items io.Reader) (s Summary, err error) {
 	type address struct{ shard, index uint32 }
-	counted := make(map[address]Item)
+	type told struct {
+		Item
+		turn int // of its line: evidence is in the order in which objects ended
+	}
+	counted := make(map[address]told)
+	turn := 0
 	var unparsed, refused, sockets, objects Failure
 	for dec := json.NewDecoder(items); ; {
 		var it Item
@@ -92,7 +100,7 @@ func Summarize(items io.Reader) (s Summary, err error) {
 		sockets.add(int64(n.SocketsFailed), n.Sockets...)
 		at := address{it.Shard, it.Index}
 		if was, ok := counted[at]; ok {
-			s.take(was, -1)
+			s.take(was.Item, -1)
 			delete(counted, at)
 		}
 		s.take(it, 1)
@@ -100,10 +108,13 @@ func Summarize(items io.Reader) (s Summary, err error) {
 			s.Newest = n.Newest
 		}
 		if it.State == "parked" { // what was done at once is not tried again
-			counted[at] = it
+			turn++
+			counted[at] = told{it, turn}
 		}
 	}
-	for _, it := range counted {
+	// The last few are those of the objects that failed last.
+	failed := slices.SortedFunc(maps.Values(counted), func(a, b told) int { return cmp.Compare(a.turn, b.turn) })
+	for _, it := range failed {
 		var n Note
 		if len(it.Note) > 0 && json.Unmarshal(it.Note, &n) != nil {
 			continue
