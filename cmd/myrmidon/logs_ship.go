@@ -71,10 +71,16 @@ authentication, and --tls-cert and --tls-key, since a token alone crosses the ne
 					return err
 				}
 			}
-			switch {
-			case f.follow || follows(in):
+			if f.webhook != "" && len(f.expect) == 0 && !fromEnvironment("webhook") {
+				return usage(errors.New("--webhook is called for --expect DURATION, which is missing"))
+			}
+			if f.follow || follows(in) {
 				return a.followLogs(c.Context(), f, in)
-			case len(in) > 1:
+			}
+			if err := onlyFollowing(c.Flags()); err != nil {
+				return err
+			}
+			if len(in) > 1 {
 				return usage(errors.New("one source makes a run; --follow takes several"))
 			}
 			return a.shipLogs(c.Context(), f, in[0])
@@ -208,6 +214,9 @@ func (f *shipFlags) after(ctx context.Context, a *app, home engine.Home, spec lo
 		what := "there is no line at all"
 		if !sum.Newest.IsZero() {
 			what = "the newest line is of " + sum.Newest.Format(time.RFC3339)
+		}
+		if f.webhook != "" {
+			a.call(ctx, f.webhook, spec.Base, spec.Base, what, true)
 		}
 		err = errors.Join(err, &exitError{exitPartial, myrmidon.WithHint(fmt.Errorf("--expect %v: %s", expect, what), "is the load balancer's log turned on, and is this its prefix?")})
 	}
