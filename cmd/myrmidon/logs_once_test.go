@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -50,4 +52,17 @@ func TestFlagsThatOnlyFollowAreRefusedWithoutIt(t *testing.T) {
 	}
 	s.env = []string{"MYRMIDON_EVERY=5s"} // set for other commands
 	s.run(0, "logs", "ship", "s3://logs/", "--to", "out.ndjson", "-q")
+}
+
+func TestStdoutIsNoFile(t *testing.T) {
+	s := newLogShop(t, 1, 3)
+	file := filepath.Join(s.dir, "stdout")
+	out, err := s.command("logs", "ship", "s3://logs/", "--to", "stdout", "-q").Output()
+	if _, there := os.Stat(file); err != nil || len(ids(t, strings.Split(strings.TrimSpace(string(out)), "\n"))) != 3 || there == nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+	s.run(0, "logs", "ship", "s3://logs/", "--to", "./stdout", "-q")
+	if data, err := os.ReadFile(file); err != nil || strings.Count(string(data), "\n") != 3 {
+		t.Errorf("%v\n%s", err, data)
+	}
 }

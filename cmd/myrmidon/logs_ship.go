@@ -45,7 +45,8 @@ func (a *app) logsShip() *cobra.Command {
 object or file. SINK is lumberjack://host:5044 (Logstash's beats input, acknowledged; TLS by
 lumberjacks://), https://host:9200/index (Elasticsearch, OpenSearch), kinesis://stream,
 tcp://host:port (lines of JSON, which nothing confirms), file:///path, s3://bucket/folder
-or - (standard output). Secrets come from the environment.
+or - or stdout (standard output; a file of that name is ./stdout). Secrets come from the
+environment.
 
 Each line becomes a JSON document with @timestamp, an id that is the same whenever the line
 is sent again, the object's name and the line's offset in it. The summary is printed at the
@@ -66,6 +67,7 @@ authentication, and --tls-cert and --tls-key, since a token alone crosses the ne
   myrmidon logs ship s3://logs/cf/ --since 1h --to kinesis://access?region=eu-west-1 --redact-query`,
 		Args: args(cobra.MinimumNArgs(1)),
 		RunE: func(c *cobra.Command, in []string) error {
+			f.to = output(f.to)
 			if a.nats.url == "" {
 				if err := enoughFiles(shipFiles(a.slots, len(in), f.to), "logs ship"); err != nil {
 					return err
@@ -98,6 +100,14 @@ authentication, and --tls-cert and --tls-key, since a token alone crosses the ne
 	f.followFlags.add(fl, c)
 	a.runFlags(fl)
 	return c
+}
+
+// output takes the word stdout as "-", which the sink's address has for it.
+func output(to string) string {
+	if to == "stdout" {
+		return "-"
+	}
+	return to
 }
 
 // spec reads the flags.
