@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"net/url"
 	"os"
+	"path/filepath"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -118,6 +119,11 @@ func (f *shipFlags) spec(ctx context.Context, source string) (s logs.Spec, err e
 	if s.Address, err = logSource(ctx, source); err != nil {
 		return s, err
 	}
+	if f.parkedTo != "" { // a retry, from wherever, finds it
+		if s.ParkedTo, err = filepath.Abs(f.parkedTo); err != nil {
+			return s, err
+		}
+	}
 	return s, f.sink(&s)
 }
 
@@ -203,34 +209,26 @@ func (a *app) shipLogs(ctx context.Context, f shipFlags, source string) error {
 	if info.Spec, err = json.Marshal(spec); err != nil {
 		return fmt.Errorf("logs: %w", err)
 	}
-	var home engine.Home
 	tasks := make(chan task, 1)
-	tasks <- task{make: func() (_ engine.Home, err error) {
-		home, err = homes.Create(info)
-		return home, err
-	}}
+	tasks <- task{make: func() (engine.Home, error) { return homes.Create(info) }}
 	close(tasks)
-	c.logs.after = func(sum *logs.Summary) error { return f.after(ctx, a, home, spec, sum, expect.all) }
+	c.logs.after = func(sum *logs.Summary) error { return f.after(ctx, a, spec, sum, expect.all) }
 	return c.carry(ctx, tasks)
 }
 
 // after does what flags ask for when the run has ended.
-func (f *shipFlags) after(ctx context.Context, a *app, home engine.Home, spec logs.Spec, sum *logs.Summary, expect time.Duration) error {
-	var err error
-	if f.parkedTo != "" {
-		err = a.writeParked(ctx, home, spec, f.parkedTo)
+func (f *shipFlags) after(ctx context.Context, a *app, spec logs.Spec, sum *logs.Summary, expect time.Duration) error {
+	if expect <= 0 || time.Since(sum.Newest) <= expect {
+		return nil
 	}
-	if expect > 0 && time.Since(sum.Newest) > expect {
-		what := "there is no line at all"
-		if !sum.Newest.IsZero() {
-			what = "the newest line is of " + sum.Newest.Format(time.RFC3339)
-		}
-		if f.webhook != "" {
-			a.call(ctx, f.webhook, spec.Base, spec.Base, what, true)
-		}
-		err = errors.Join(err, &exitError{exitPartial, myrmidon.WithHint(fmt.Errorf("--expect %v: %s", expect, what), "is the load balancer's log turned on, and is this its prefix?")})
+	what := "there is no line at all"
+	if !sum.Newest.IsZero() {
+		what = "the newest line is of " + sum.Newest.Format(time.RFC3339)
 	}
-	return err
+	if f.webhook != "" {
+		a.call(ctx, f.webhook, spec.Base, spec.Base, what, true)
+	}
+	return &exitError{exitPartial, myrmidon.WithHint(fmt.Errorf("--expect %v: %s", expect, what), "is the load balancer's log turned on, and is this its prefix?")}
 }
 
 // logsEnd is what a carrier does with runs of logs that have ended.
@@ -240,7 +238,7 @@ type logsEnd struct {
 
 // summarize prints what a run of logs came to, and returns an error if lines were delivered
 // and others not.
-func (c *carrier) summarize(home engine.Home, rep *engine.Report) error {
+func (c *carrier) summarize(ctx context.Context, home engine.Home, rep *engine.Report) error {
 	items, err := home.OpenItems()
 	if err != nil {
 		return err
@@ -278,10 +276,13 @@ func (c *carrier) summarize(home engine.Home, rep *engine.Report) error {
 		fmt.Fprintf(c.screen, "myrmidon: not everything was delivered: %s not parsed, %d refused, %s not whole\n  myrmidon parked list %s shows why; myrmidon runs retry %[4]s tries again\n",
 			plural(sum.Lines.Unparsed, "line"), sum.Lines.Failed, plural(sum.Objects.Failed, "object"), rep.ID)
 	}
-	if c.logs.after != nil {
-		return c.logs.after(&sum)
+	if spec.ParkedTo != "" {
+		err = c.writeParked(ctx, home, spec, spec.ParkedTo)
 	}
-	return nil
+	if c.logs.after != nil {
+		err = errors.Join(err, c.logs.after(&sum))
+	}
+	return err
 }
 
 // logsPresenter words runs of logs.

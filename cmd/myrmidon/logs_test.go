@@ -302,6 +302,9 @@ func TestLogsToElasticsearchAreParkedOneByOne(t *testing.T) {
 	if sum.Lines.Failed != 0 || sum.Lines.Acked != int64(s.lines) {
 		t.Errorf("after the retry: %+v", sum.Lines)
 	}
+	if aside, err := os.ReadFile(filepath.Join(s.dir, "parked.jsonl")); err != nil || len(aside) > 0 {
+		t.Errorf("--parked-to is not as after the retry: %v\n%s", err, aside)
+	}
 	docs := bulk.Received()
 	if got := ids(t, docs); len(got) != s.lines || len(docs) != s.lines {
 		t.Errorf("%d documents with %d IDs are stored, of %d lines", len(docs), len(got), s.lines)
