@@ -32,9 +32,12 @@ func TestOneShipmentCallsTheWebhookThatNothingCame(t *testing.T) {
 	default:
 		t.Fatal("the webhook was not called")
 	}
-	s.run(0, "logs", "ship", "s3://logs/", "--to", "out.ndjson", "-q", "--expect", "1000000h", "--webhook", hook.URL)
+	sum, _ := s.run(0, "logs", "ship", "s3://logs/AWSLogs/", "--to", "out.ndjson", "-q", "--expect", "1000000h", "--webhook", hook.URL)
 	if len(calls) > 0 {
 		t.Errorf("it was called where lines are: %v", <-calls)
+	}
+	if sum.Bucket != "logs" || sum.Key != "AWSLogs/" || sum.Source != "s3://logs/AWSLogs/" {
+		t.Errorf("the summary is of %q, %q, %q", sum.Source, sum.Bucket, sum.Key)
 	}
 }
 

@@ -252,7 +252,8 @@ func (c *carrier) summarize(ctx context.Context, home engine.Home, rep *engine.R
 		return err
 	}
 	plan := logs.Planned(rep.Plan)
-	sum.Run, sum.Source, sum.Destination = rep.ID, spec.Base, bare(spec.Sink)
+	sum.From(spec.Address)
+	sum.Run, sum.Destination = rep.ID, bare(spec.Sink)
 	sum.Objects.LeftOut = plan.Left
 	sum.Seconds, sum.CPU, sum.PeakMemory = rep.Active, rep.Usage.CPU, rep.Usage.PeakRSS
 	if s, err := wire.Sink(spec.Sink); err == nil {

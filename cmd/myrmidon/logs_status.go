@@ -54,6 +54,7 @@ func (n *following) summary() logs.Summary {
 	sum := n.ships.Summary()
 	sum.Destination = bare(n.spec.Sink)
 	if len(n.sources) == 1 {
+		sum.From(n.sources[0].address) // of a prefix
 		sum.Source = n.sources[0].feed.String()
 	}
 	for _, s := range n.sources {

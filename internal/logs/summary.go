@@ -8,6 +8,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -17,6 +18,8 @@ type Summary struct {
 	State       string             `json:"state,omitempty"` // likewise: following, or ended
 	Run         string             `json:"run,omitempty"`
 	Source      string             `json:"source,omitempty"`
+	Bucket      string             `json:"bucket,omitempty"` // of a source in S3
+	Key         string             `json:"key,omitempty"`    // likewise: of its object, or its prefix as given
 	Destination string             `json:"destination,omitempty"`
 	Lines       Counts             `json:"lines"`
 	Objects     Objects            `json:"objects"`
@@ -31,6 +34,14 @@ type Summary struct {
 	Unconfirmed bool `json:"unconfirmed,omitempty"`
 	// Sources are those that are followed, each with its share of the counts.
 	Sources []SourceSummary `json:"sources,omitempty"`
+}
+
+// From says which source the summary is of.
+func (s *Summary) From(a Address) {
+	s.Source, s.Bucket, s.Key = a.Base, "", ""
+	if rest, ok := strings.CutPrefix(a.Base, "s3://"); ok {
+		s.Bucket, s.Key, _ = strings.Cut(rest, "/")
+	}
 }
 
 // Objects counts objects.

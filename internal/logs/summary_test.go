@@ -32,3 +32,19 @@ func TestTheLastFailuresOfASummaryAreTheLast(t *testing.T) {
 		}
 	}
 }
+
+func TestASummaryNamesBucketAndKey(t *testing.T) {
+	for base, want := range map[string][2]string{
+		"s3://logs/AWSLogs/a+b%41.gz": {"logs", "AWSLogs/a+b%41.gz"},
+		"s3://logs/AWSLogs/":          {"logs", "AWSLogs/"},
+		"s3://logs":                   {"logs", ""},
+		"/var/log/access.log":         {},
+		"":                            {},
+	} {
+		var s Summary
+		s.From(Address{Base: base})
+		if got := [2]string{s.Bucket, s.Key}; got != want || s.Source != base {
+			t.Errorf("%q: %q, want %q", base, got, want)
+		}
+	}
+}
