@@ -282,7 +282,7 @@ func (p *whereParser) compared() (node, error) {
 	if p.token == "" && !p.text0 {
 		return nil, p.fail("a value is expected behind %s", c.op)
 	}
-	if name == "status" && p.text0 { // of health checks, Healthy or Unhealthy: no number
+	if name == "status" && p.text0 { // that of health checks, which is no number
 		c.short, kind = nil, elb.String
 	}
 	return c, p.value(c, kind)
