@@ -44,8 +44,12 @@ func TestOneShipmentCallsTheWebhookThatNothingCame(t *testing.T) {
 func TestFlagsThatOnlyFollowAreRefusedWithoutIt(t *testing.T) {
 	s := newLogShop(t, 1, 1)
 	for _, args := range [][]string{
-		{"--status", "s.json"}, {"--every", "5s"}, {"--stats", "5s"}, {"--sns-topic", "arn:aws:sns:eu-west-1:1:t"},
-		{"--tls-cert", "c.pem"}, {"--webhook", "http://127.0.0.1:1/"},
+		{"--status", "s.json"},
+		{"--every", "5s"},
+		{"--stats", "5s"},
+		{"--sns-topic", "arn:aws:sns:eu-west-1:1:t"},
+		{"--tls-cert", "c.pem"},
+		{"--webhook", "http://127.0.0.1:1/"},
 	} {
 		c := s.command(append([]string{"logs", "ship", "s3://logs/", "--to", "out.ndjson"}, args...)...)
 		out, err := c.CombinedOutput()

@@ -89,7 +89,7 @@ func ValueOf(r *elb.Record, field string) []byte {
 // splitURL returns the host with its port, nil if there is none, and what follows it.
 func splitURL(url []byte) (host, rest []byte) {
 	i := bytes.Index(url, []byte("://"))
-	if i < 0 || bytes.IndexAny(url[:i], "/?#") >= 0 {
+	if i < 0 || bytes.ContainsAny(url[:i], "/?#") {
 		return nil, url // of S3: a path alone
 	}
 	url = url[i+3:]
