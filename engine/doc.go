@@ -41,7 +41,8 @@
 // A failing item is tried three times in all unless its kind says otherwise. The
 // wait before attempt n+1 is 1 s × 2^(n-1), at most 5 minutes, ± 25 % jitter, or what
 // the handler asked for if that is longer. Permanent errors are parked at once. A
-// parked job keeps its reason and can be retried or dropped by hand ([Parked]).
+// parked job keeps its reason and those of its items, and can be retried or dropped by hand
+// ([Parked]).
 //
 // Workers alternate pulls: retries at most every second one while fresh work exists,
 // so that a storm of failures cannot starve fresh work, nor the other way round.

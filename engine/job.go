@@ -177,7 +177,8 @@ func (w *worker) settle(ctx context.Context, job myrmidon.Job, res myrmidon.Resu
 	if len(parked) > 0 {
 		p := job
 		p.Only = parked
-		if err := park(ctx, w.backend, Parked{Job: p, Reason: *failure, Time: time.Now().UTC()}); err != nil {
+		entry := Parked{Job: p, Reason: *failure, Time: time.Now().UTC(), Items: parkedItems(res.Items, parked)}
+		if err := park(ctx, w.backend, entry); err != nil {
 			return err
 		}
 	}

@@ -25,6 +25,43 @@ type Parked struct {
 	Job    myrmidon.Job     `json:"job"`
 	Reason myrmidon.Failure `json:"reason"`
 	Time   time.Time        `json:"time"`
+	// Items are those of the job's items that the handler told apart, in its order: each with
+	// its own name and reason, where Reason is the weightiest of all. What is beyond
+	// maxParkedItems is left out, notes first. Reports hold the items' evidence instead.
+	Items []ParkedItem `json:"items,omitempty"`
+}
+
+// ParkedItem is an item of a parked job.
+type ParkedItem struct {
+	Index  uint32           `json:"index"`
+	Name   string           `json:"name,omitempty"`
+	Reason myrmidon.Failure `json:"reason"`
+	Note   json.RawMessage  `json:"note,omitempty"` // the handler's: its workload knows the shape
+}
+
+// maxParkedItems bounds the items of an entry, in bytes of JSON: it also holds the job's spec
+// and its reason, and has to fit a message.
+const maxParkedItems = 256 << 10
+
+// parkedItems returns what a handler said of the items that are parked, which ascend.
+func parkedItems(said []myrmidon.ItemResult, parked []uint32) (out []ParkedItem) {
+	room := maxParkedItems
+	for _, it := range said {
+		if _, found := slices.BinarySearch(parked, it.Index); !found || it.Error == nil {
+			continue
+		}
+		p := ParkedItem{Index: it.Index, Name: it.Name, Reason: *it.Error, Note: it.Note}
+		data, err := json.Marshal(p)
+		if err != nil || len(data) > room {
+			p.Note = nil // no JSON, or too long
+			if data, err = json.Marshal(p); err != nil || len(data) > room {
+				continue
+			}
+		}
+		room -= len(data)
+		out = append(out, p)
+	}
+	return out
 }
 
 func parkedPrefix(run string) string { return "parked/" + run + "/" }
@@ -184,6 +221,7 @@ func (r *Run) stillParked(ctx context.Context) ([]Parked, error) {
 	var left []Parked
 	var done []string
 	for _, p := range all {
+		p.Items = nil // see Parked: a report of a million failures holds them elsewhere
 		if r.tracker.refail(&p.Job) {
 			left = append(left, p)
 			continue

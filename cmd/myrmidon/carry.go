@@ -270,7 +270,7 @@ func (c *carrier) one(ctx context.Context, t task) {
 		c.listFailures(t.home, rep)
 	}
 	if c.workload.Name == "logs" {
-		if err := c.summarize(t.home, rep); err != nil {
+		if err := c.summarize(ctx, t.home, rep); err != nil {
 			c.fail(err)
 		}
 	}

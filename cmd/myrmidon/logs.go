@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -60,7 +61,7 @@ func (f *logFlags) add(fl *pflag.FlagSet, c *cobra.Command) {
 // addShape adds the flags that say what becomes of a line.
 func (f *logFlags) addShape(fl *pflag.FlagSet) {
 	fl.BoolVar(&f.ecs, "ecs", false, "names of the Elastic Common Schema: source.ip instead of client_ip")
-	fl.StringSliceVar(&f.fields, "fields", nil, "only these fields, such as time,client_ip,elb_status_code (myrmidon logs fields lists them)")
+	fl.StringSliceVar(&f.fields, "fields", nil, "only these fields, such as time,client_ip,elb_status_code (myrmidon logs fields lists them); a short name stands for the field that holds it")
 	fl.BoolVar(&f.redact, "redact-query", false, "overwrite the values in queries of URLs with X")
 	fl.StringArrayVar(&f.geoip, "geoip", nil, "database of addresses in MaxMind's format, such as GeoLite2-City.mmdb: adds client_country, client_city, client_asn and such (may be given again)")
 	fl.StringVar(&f.userAgent, "user-agent", "", "rules of user agents, uap-core's regexes.yaml, or builtin: adds user_agent_name, user_agent_os, user_agent_device and such")
@@ -104,8 +105,11 @@ func (f *logFlags) filter() (out logs.Filter, err error) {
 
 func (a *app) logsFields() *cobra.Command {
 	return &cobra.Command{
-		Use: "fields [FORMAT]", Short: "List the fields of a format, or of all", Example: "  myrmidon logs fields alb",
-		Args: args(cobra.MaximumNArgs(1)), ValidArgs: formatNames(),
+		Use: "fields [FORMAT]", Short: "List the fields of a format, or of all",
+		Long: `List the fields of a format, or of all: format, name, kind, name in the Elastic Common Schema,
+and the short names by which --where, --by and --fields find the same thing in each format.`,
+		Example: "  myrmidon logs fields alb",
+		Args:    args(cobra.MaximumNArgs(1)), ValidArgs: formatNames(),
 		RunE: func(_ *cobra.Command, in []string) error {
 			names := in
 			if len(names) == 0 {
@@ -116,8 +120,9 @@ func (a *app) logsFields() *cobra.Command {
 				if err != nil {
 					return usage(err)
 				}
-				for _, f := range elb.Fields(format) {
-					fmt.Fprintf(a.stdout, "%-16s  %-28s  %-8s  %s\n", format, f.Name, f.Kind, f.ECS)
+				for i, f := range elb.Fields(format) {
+					row := fmt.Sprintf("%-16s  %-28s  %-8s  %-42s  %s", format, f.Name, f.Kind, f.ECS, strings.Join(logs.ShortNames(format, i), ","))
+					fmt.Fprintln(a.stdout, strings.TrimRight(row, " "))
 				}
 			}
 			return nil

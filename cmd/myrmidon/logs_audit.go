@@ -41,7 +41,7 @@ Lines that are no records are counted, and missed nowhere.`,
 		Example: `  myrmidon logs audit s3://logs/AWSLogs/123/ --since 24h --to https://elastic:9200/alb
   myrmidon logs audit ./logs --to s3://archive/alb/ --json`,
 		Args: args(cobra.ExactArgs(1)),
-		RunE: func(c *cobra.Command, in []string) error { return a.auditLogs(c.Context(), f, in[0], to) },
+		RunE: func(c *cobra.Command, in []string) error { return a.auditLogs(c.Context(), f, in[0], output(to)) },
 	}
 	fl := c.Flags()
 	fl.StringVar(&to, "to", "", "the destination, as logs ship has it")

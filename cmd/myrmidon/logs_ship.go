@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"net/url"
 	"os"
+	"path/filepath"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -45,7 +46,8 @@ func (a *app) logsShip() *cobra.Command {
 object or file. SINK is lumberjack://host:5044 (Logstash's beats input, acknowledged; TLS by
 lumberjacks://), https://host:9200/index (Elasticsearch, OpenSearch), kinesis://stream,
 tcp://host:port (lines of JSON, which nothing confirms), file:///path, s3://bucket/folder
-or - (standard output). Secrets come from the environment.
+or - or stdout (standard output; a file of that name is ./stdout). Secrets come from the
+environment.
 
 Each line becomes a JSON document with @timestamp, an id that is the same whenever the line
 is sent again, the object's name and the line's offset in it. The summary is printed at the
@@ -66,15 +68,22 @@ authentication, and --tls-cert and --tls-key, since a token alone crosses the ne
   myrmidon logs ship s3://logs/cf/ --since 1h --to kinesis://access?region=eu-west-1 --redact-query`,
 		Args: args(cobra.MinimumNArgs(1)),
 		RunE: func(c *cobra.Command, in []string) error {
+			f.to = output(f.to)
 			if a.nats.url == "" {
 				if err := enoughFiles(shipFiles(a.slots, len(in), f.to), "logs ship"); err != nil {
 					return err
 				}
 			}
-			switch {
-			case f.follow || follows(in):
+			if f.webhook != "" && len(f.expect) == 0 && !fromEnvironment("webhook") {
+				return usage(errors.New("--webhook is called for --expect DURATION, which is missing"))
+			}
+			if f.follow || follows(in) {
 				return a.followLogs(c.Context(), f, in)
-			case len(in) > 1:
+			}
+			if err := onlyFollowing(c.Flags()); err != nil {
+				return err
+			}
+			if len(in) > 1 {
 				return usage(errors.New("one source makes a run; --follow takes several"))
 			}
 			return a.shipLogs(c.Context(), f, in[0])
@@ -94,6 +103,14 @@ authentication, and --tls-cert and --tls-key, since a token alone crosses the ne
 	return c
 }
 
+// output takes the word stdout as "-", which the sink's address has for it.
+func output(to string) string {
+	if to == "stdout" {
+		return "-"
+	}
+	return to
+}
+
 // spec reads the flags.
 func (f *shipFlags) spec(ctx context.Context, source string) (s logs.Spec, err error) {
 	if s.Filter, err = f.filter(); err != nil {
@@ -101,6 +118,11 @@ func (f *shipFlags) spec(ctx context.Context, source string) (s logs.Spec, err e
 	}
 	if s.Address, err = logSource(ctx, source); err != nil {
 		return s, err
+	}
+	if f.parkedTo != "" { // a retry, from wherever, finds it
+		if s.ParkedTo, err = filepath.Abs(f.parkedTo); err != nil {
+			return s, err
+		}
 	}
 	return s, f.sink(&s)
 }
@@ -187,31 +209,26 @@ func (a *app) shipLogs(ctx context.Context, f shipFlags, source string) error {
 	if info.Spec, err = json.Marshal(spec); err != nil {
 		return fmt.Errorf("logs: %w", err)
 	}
-	var home engine.Home
 	tasks := make(chan task, 1)
-	tasks <- task{make: func() (_ engine.Home, err error) {
-		home, err = homes.Create(info)
-		return home, err
-	}}
+	tasks <- task{make: func() (engine.Home, error) { return homes.Create(info) }}
 	close(tasks)
-	c.logs.after = func(sum *logs.Summary) error { return f.after(ctx, a, home, spec, sum, expect.all) }
+	c.logs.after = func(sum *logs.Summary) error { return f.after(ctx, a, spec, sum, expect.all) }
 	return c.carry(ctx, tasks)
 }
 
 // after does what flags ask for when the run has ended.
-func (f *shipFlags) after(ctx context.Context, a *app, home engine.Home, spec logs.Spec, sum *logs.Summary, expect time.Duration) error {
-	var err error
-	if f.parkedTo != "" {
-		err = a.writeParked(ctx, home, spec, f.parkedTo)
+func (f *shipFlags) after(ctx context.Context, a *app, spec logs.Spec, sum *logs.Summary, expect time.Duration) error {
+	if expect <= 0 || time.Since(sum.Newest) <= expect {
+		return nil
 	}
-	if expect > 0 && time.Since(sum.Newest) > expect {
-		what := "there is no line at all"
-		if !sum.Newest.IsZero() {
-			what = "the newest line is of " + sum.Newest.Format(time.RFC3339)
-		}
-		err = errors.Join(err, &exitError{exitPartial, myrmidon.WithHint(fmt.Errorf("--expect %v: %s", expect, what), "is the load balancer's log turned on, and is this its prefix?")})
+	what := "there is no line at all"
+	if !sum.Newest.IsZero() {
+		what = "the newest line is of " + sum.Newest.Format(time.RFC3339)
 	}
-	return err
+	if f.webhook != "" {
+		a.call(ctx, f.webhook, spec.Base, spec.Base, what, true)
+	}
+	return &exitError{exitPartial, myrmidon.WithHint(fmt.Errorf("--expect %v: %s", expect, what), "is the load balancer's log turned on, and is this its prefix?")}
 }
 
 // logsEnd is what a carrier does with runs of logs that have ended.
@@ -221,7 +238,7 @@ type logsEnd struct {
 
 // summarize prints what a run of logs came to, and returns an error if lines were delivered
 // and others not.
-func (c *carrier) summarize(home engine.Home, rep *engine.Report) error {
+func (c *carrier) summarize(ctx context.Context, home engine.Home, rep *engine.Report) error {
 	items, err := home.OpenItems()
 	if err != nil {
 		return err
@@ -235,7 +252,8 @@ func (c *carrier) summarize(home engine.Home, rep *engine.Report) error {
 		return err
 	}
 	plan := logs.Planned(rep.Plan)
-	sum.Run, sum.Source, sum.Destination = rep.ID, spec.Base, bare(spec.Sink)
+	sum.From(spec.Address)
+	sum.Run, sum.Destination = rep.ID, bare(spec.Sink)
 	sum.Objects.LeftOut = plan.Left
 	sum.Seconds, sum.CPU, sum.PeakMemory = rep.Active, rep.Usage.CPU, rep.Usage.PeakRSS
 	if s, err := wire.Sink(spec.Sink); err == nil {
@@ -259,10 +277,13 @@ func (c *carrier) summarize(home engine.Home, rep *engine.Report) error {
 		fmt.Fprintf(c.screen, "myrmidon: not everything was delivered: %s not parsed, %d refused, %s not whole\n  myrmidon parked list %s shows why; myrmidon runs retry %[4]s tries again\n",
 			plural(sum.Lines.Unparsed, "line"), sum.Lines.Failed, plural(sum.Objects.Failed, "object"), rep.ID)
 	}
-	if c.logs.after != nil {
-		return c.logs.after(&sum)
+	if spec.ParkedTo != "" {
+		err = c.writeParked(ctx, home, spec, spec.ParkedTo)
 	}
-	return nil
+	if c.logs.after != nil {
+		err = errors.Join(err, c.logs.after(&sum))
+	}
+	return err
 }
 
 // logsPresenter words runs of logs.

@@ -46,7 +46,7 @@ func (f *followFlags) add(fl *pflag.FlagSet, c *cobra.Command) {
 	fl.DurationVar(&f.every, "every", 30*time.Second, "with --follow: how often a prefix is listed")
 	fl.DurationVar(&f.stats, "stats", time.Minute, "with --follow: how often progress is told on stderr (with --json, the summary so far), and the file of --status written")
 	fl.StringVar(&f.status, "status", "", "with --follow: file that holds the summary so far, with the state of each source, as JSON")
-	fl.StringVar(&f.webhook, "webhook", "", "with --follow and --expect: URL that gets a POST of JSON when no line comes any more, and when lines come again")
+	fl.StringVar(&f.webhook, "webhook", "", "with --expect: URL that gets a POST of JSON when there is no line so new; with --follow, when no line comes any more, and when lines come again")
 	fl.StringVar(&f.cert, "tls-cert", "", "with webhook:// sources: PEM file with the certificate and its chain")
 	fl.StringVar(&f.key, "tls-key", "", "with webhook:// sources: PEM file with its key")
 	fl.StringSliceVar(&f.topics, "sns-topic", nil, "with webhook:// sources: ARN of a topic of SNS that may subscribe and send; may be given again")
@@ -69,6 +69,20 @@ func (f *followFlags) checkFollow() error {
 	}
 	return nil
 }
+
+// onlyFollowing refuses flags that do nothing without --follow.
+func onlyFollowing(fl *pflag.FlagSet) error {
+	for _, name := range []string{"every", "stats", "status", "sns-topic", "tls-cert", "tls-key"} {
+		if fl.Changed(name) && !fromEnvironment(name) {
+			return usage(fmt.Errorf("--%s is for --follow: without it the source is read once", name))
+		}
+	}
+	return nil
+}
+
+// fromEnvironment reports whether a flag's variable is set: it is for many commands, and means
+// nothing to some.
+func fromEnvironment(flag string) bool { return os.Getenv(variableOf(flag)) != "" }
 
 // follows reports whether sources can only be followed.
 func follows(in []string) bool {

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"os"
 	"runtime"
 	"strings"
@@ -52,6 +54,7 @@ func (n *following) summary() logs.Summary {
 	sum := n.ships.Summary()
 	sum.Destination = bare(n.spec.Sink)
 	if len(n.sources) == 1 {
+		sum.From(n.sources[0].address) // of a prefix
 		sum.Source = n.sources[0].feed.String()
 	}
 	for _, s := range n.sources {
@@ -153,21 +156,33 @@ func (n *following) tellQuiet(ctx context.Context, s *logFeed, is bool) {
 	if n.f.webhook == "" {
 		return
 	}
-	body, err := json.Marshal(map[string]any{"name": s.name, "source": s.feed.String(), "quiet": is, "text": "myrmidon: " + s.name + ": " + what})
+	n.call(ctx, n.f.webhook, s.name, s.feed.String(), what, is)
+}
+
+// call tells a webhook of --expect that a source went quiet, or that lines come again.
+func (a *app) call(ctx context.Context, webhook, name, source, what string, quiet bool) {
+	body, err := json.Marshal(map[string]any{"name": name, "source": source, "quiet": quiet, "text": "myrmidon: " + name + ": " + what})
 	if err != nil {
 		return
 	}
 	ctx, stop := context.WithTimeout(ctx, 10*time.Second)
 	defer stop()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, n.f.webhook, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, webhook, bytes.NewReader(body))
 	if err == nil {
 		req.Header.Set("Content-Type", "application/json")
 		var resp *http.Response
 		if resp, err = http.DefaultClient.Do(req); err == nil {
 			err = resp.Body.Close()
+			if resp.StatusCode >= 300 {
+				err = fmt.Errorf("it answered %s", resp.Status)
+			}
 		}
 	}
 	if err != nil {
-		n.log.Warn("the webhook was not reached", "err", err)
+		var of *url.Error
+		if errors.As(err, &of) {
+			err = of.Err // without the URL, which may hold a secret
+		}
+		a.log.Warn("the webhook was not reached", "err", err)
 	}
 }

@@ -303,6 +303,9 @@ func TestLogsToElasticsearchAreParkedOneByOne(t *testing.T) {
 	if sum.Lines.Failed != 0 || sum.Lines.Acked != int64(s.lines) {
 		t.Errorf("after the retry: %+v", sum.Lines)
 	}
+	if aside, err := os.ReadFile(filepath.Join(s.dir, "parked.jsonl")); err != nil || len(aside) > 0 {
+		t.Errorf("--parked-to is not as after the retry: %v\n%s", err, aside)
+	}
 	docs := bulk.Received()
 	if got := ids(t, docs); len(got) != s.lines || len(docs) != s.lines {
 		t.Errorf("%d documents with %d IDs are stored, of %d lines", len(docs), len(got), s.lines)
@@ -419,6 +422,14 @@ func TestTheMostFrequentLogLinesFirst(t *testing.T) {
 	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
 	if len(lines) != 4 || strings.Join(strings.Fields(lines[0]), " ") != "LINES SHARE ELB_STATUS_CODE PATH" || strings.Join(strings.Fields(lines[1]), " ") != "2 2.7 % 200 /item/0" {
 		t.Errorf("%q", lines)
+	}
+	// The same by the names that are short.
+	out, err = s.command("logs", "top", "s3://logs/", "--by", "target,status,path", "--where", "status != 300", "-n", "3", "-q").Output()
+	if err != nil || !strings.Contains(strings.Join(strings.Fields(string(out)), " "), "LINES SHARE TARGET STATUS PATH 2 2.7 % 10.0.0.1 200 /item/0 ") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if out, err = s.command("logs", "fields", "alb").Output(); err != nil || !strings.Contains(string(out), "  host,path\n") {
+		t.Errorf("%v\n%s", err, out)
 	}
 	if status(s.command("logs", "top", "s3://logs/", "--by", "nope").Run()) != 2 {
 		t.Error("an unknown field was taken")

@@ -28,10 +28,10 @@ func (a *app) logsTop() *cobra.Command {
 		Use:   "top [FILE|FOLDER/|s3://BUCKET/PREFIX|-]... --by FIELD[,FIELD]",
 		Short: "Count lines by the values of fields",
 		Long: `Count the lines of access logs by the values of one or more fields, the most frequent
-first, without a log stack. "path" stands for the path of the request's URL, without its
-query.`,
-		Example: `  myrmidon logs top s3://logs/AWSLogs/123/ --since 1h --by target_ip,elb_status_code,path
-  myrmidon logs top access.log.gz --by client_ip --where 'elb_status_code >= 500' -n 5`,
+first, without a log stack. client, target, status, method, host and path mean the same in
+all formats: addresses without ports, and the URL's host and path, without port and query.`,
+		Example: `  myrmidon logs top s3://logs/AWSLogs/123/ --since 1h --by target,status,path
+  myrmidon logs top access.log.gz --by client --where 'status >= 500' -n 5`,
 		RunE: func(c *cobra.Command, in []string) error {
 			filter, err := f.filter()
 			if err != nil {
@@ -41,7 +41,7 @@ query.`,
 		},
 	}
 	f.add(c.Flags(), c)
-	c.Flags().StringSliceVar(&by, "by", nil, "the fields, such as target_ip,elb_status_code,path")
+	c.Flags().StringSliceVar(&by, "by", nil, "the fields, such as target,status,path")
 	c.Flags().IntVarP(&most, "number", "n", 20, "how many are shown; 0 means all")
 	mustComplete(c.MarkFlagRequired("by"))
 	return c
@@ -60,9 +60,6 @@ func (a *app) topLogs(ctx context.Context, filter logs.Filter, by []string, most
 		return usage(fmt.Errorf("-n %d: a number from 0 on", most))
 	}
 	for _, field := range by {
-		if field == "path" {
-			continue
-		}
 		if _, err := (logs.Filter{Fields: []string{field}}).Prepare(); err != nil {
 			return usage(err)
 		}

@@ -207,12 +207,17 @@ func (a *app) limitFlag(f *pflag.FlagSet) {
 	f.StringArrayVar(&a.limit, "limit", nil, "at most so many requests at once, by kind of job and destination: KIND=N or KIND@DESTINATION=N; may be given again")
 }
 
+// variableOf is the variable of the environment that sets a flag.
+func variableOf(flag string) string {
+	return "MYRMIDON_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+}
+
 // prepare reads flags from the environment and sets up what every command needs.
 func (a *app) prepare(c *cobra.Command, _ []string) error {
 	var problem error
 	fromEnvironment := make(map[string]bool)
 	c.Flags().VisitAll(func(f *pflag.Flag) {
-		name := "MYRMIDON_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+		name := variableOf(f.Name)
 		// An empty variable is as good as none: that is what a compose file makes of one
 		// that is not set.
 		if v := os.Getenv(name); v != "" && !f.Changed && problem == nil {

@@ -30,7 +30,7 @@ nothing is dropped silently.`,
 		Args: args(cobra.MaximumNArgs(1)), ValidArgsFunction: a.completeRuns,
 		RunE: func(cc *cobra.Command, in []string) error { return a.listParked(cc.Context(), in) },
 	}
-	show := a.runArg("show RUN PARKED", "Show one parked job with its spec", "myrmidon parked show latest 0-0-3-0",
+	show := a.runArg("show RUN PARKED", "Show one parked job with its spec, and its items with their reasons", "myrmidon parked show latest 0-0-3-0",
 		func(ctx context.Context, d engine.Home, rest []string) error {
 			parked, err := a.parkedOf(ctx, d)
 			if err != nil {
@@ -129,7 +129,9 @@ func (a *app) listParked(ctx context.Context, in []string) error {
 			if rows++; rows == 1 {
 				fmt.Fprintln(w, "RUN\tPARKED\tWHAT\tWHEN\tREASON")
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", d.RunID(), p.ID, strings.TrimSpace(p.Job.Kind+" "+p.Job.Name), p.Time.Format(time.DateTime), plain(p.Reason.Message))
+			for _, row := range parkedRows(p) {
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", d.RunID(), p.ID, plain(row.what), p.Time.Format(time.DateTime), plain(row.reason))
+			}
 		}
 	}
 	if err := w.Flush(); err != nil {
@@ -142,6 +144,35 @@ func (a *app) listParked(ctx context.Context, in []string) error {
 		return &exitError{status: exitFailed}
 	}
 	return &exitError{status: exitPartial}
+}
+
+type parkedRow struct{ what, reason string }
+
+// parkedRows tells of each item of a parked job. A job whose items its handler did not tell
+// apart is a row by itself: it is called by its first item.
+func parkedRows(p engine.Parked) []parkedRow {
+	rows := make([]parkedRow, 0, len(p.Items))
+	for _, it := range p.Items {
+		name := it.Name
+		if name == "" {
+			name = fmt.Sprintf("%s, item %d", p.Job.Name, it.Index)
+			if p.Job.Count == 1 {
+				name = p.Job.Name
+			}
+		}
+		rows = append(rows, parkedRow{strings.TrimSpace(p.Job.Kind + " " + name), it.Reason.Message})
+	}
+	rest := p.Job.Len() - len(rows)
+	switch {
+	case len(rows) > 0 && rest > 0:
+		rows = append(rows, parkedRow{fmt.Sprintf("%s: %d more", p.Job.Kind, rest), p.Reason.Message})
+	case len(rows) > 0:
+	case rest > 1:
+		rows = append(rows, parkedRow{fmt.Sprintf("%s %s and %d more", p.Job.Kind, p.Job.Name, rest-1), p.Reason.Message})
+	default: // a job of one item, or a plan, which has none
+		rows = append(rows, parkedRow{strings.TrimSpace(p.Job.Kind + " " + p.Job.Name), p.Reason.Message})
+	}
+	return rows
 }
 
 func (a *app) dropParked(ctx context.Context, d engine.Home, ids []string) error {

@@ -20,7 +20,8 @@ type Filter struct {
 	Since  time.Time `json:"since,omitzero"`   // lines of this time or later
 	Until  time.Time `json:"until,omitzero"`   // lines before this time
 	Where  string    `json:"where,omitempty"`  // see [ParseWhere]
-	// Fields are those that documents have, in the format's order; none means all.
+	// Fields are those that documents have, in the format's order; none means all. A short
+	// name ([ShortNames]) stands for the field that holds it.
 	Fields []string `json:"fields,omitempty"`
 	ECS    bool     `json:"ecs,omitempty"` // names of the Elastic Common Schema
 	// Sample is the share of lines that are taken, from 0 to 1; 0 means all. The same line
@@ -75,8 +76,16 @@ func (f Filter) Prepare() (*Prepared, error) {
 			p.fields = make(map[string]bool)
 		}
 		p.fields[name] = added
+		named := shortOf(name)
 		for _, format := range formats { // whichever of its names was given
-			if i, err := elb.Lookup(format, name); err == nil {
+			i, err := elb.Lookup(format, name)
+			switch {
+			case named != nil:
+				i = named.of(format)
+			case err != nil:
+				i = -1
+			}
+			if i >= 0 {
 				field := elb.Fields(format)[i]
 				p.fields[field.Name], p.fields[field.ECS] = true, true
 			}

@@ -22,6 +22,9 @@ type Spec struct {
 	Memory int `json:"memory,omitempty"`
 	// Place is where the run's checkpoints are kept, if not in its folder.
 	Place string `json:"place,omitempty"`
+	// ParkedTo is the file to which lines that are not delivered are written whenever the run
+	// ends, an absolute path; "" for none.
+	ParkedTo string `json:"parked_to,omitempty"`
 }
 
 // Validate says what is wrong with a spec, permanently.
@@ -85,6 +88,7 @@ func (s *Spec) jobs(objects []object.Info) ([]myrmidon.Planned, error) {
 	var out []myrmidon.Planned
 	for len(objects) > 0 {
 		t := task{Spec: *s}
+		t.ParkedTo = "" // no job writes it
 		var units, size int64
 		keys := 0
 		for len(t.Objects) < min(jobObjects, len(objects)) {

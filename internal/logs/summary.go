@@ -1,10 +1,14 @@
 package logs
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -14,6 +18,8 @@ type Summary struct {
 	State       string             `json:"state,omitempty"` // likewise: following, or ended
 	Run         string             `json:"run,omitempty"`
 	Source      string             `json:"source,omitempty"`
+	Bucket      string             `json:"bucket,omitempty"` // of a source in S3
+	Key         string             `json:"key,omitempty"`    // likewise: of its object, or its prefix as given
 	Destination string             `json:"destination,omitempty"`
 	Lines       Counts             `json:"lines"`
 	Objects     Objects            `json:"objects"`
@@ -28,6 +34,14 @@ type Summary struct {
 	Unconfirmed bool `json:"unconfirmed,omitempty"`
 	// Sources are those that are followed, each with its share of the counts.
 	Sources []SourceSummary `json:"sources,omitempty"`
+}
+
+// From says which source the summary is of.
+func (s *Summary) From(a Address) {
+	s.Source, s.Bucket, s.Key = a.Base, "", ""
+	if rest, ok := strings.CutPrefix(a.Base, "s3://"); ok {
+		s.Bucket, s.Key, _ = strings.Cut(rest, "/")
+	}
 }
 
 // Objects counts objects.
@@ -67,7 +81,12 @@ type Item struct {
 // tried again later, the last line counts. The error says so if the counts do not add up.
 func Summarize(items io.Reader) (s Summary, err error) {
 	type address struct{ shard, index uint32 }
-	counted := make(map[address]Item)
+	type told struct {
+		Item
+		turn int // of its line: evidence is in the order in which objects ended
+	}
+	counted := make(map[address]told)
+	turn := 0
 	var unparsed, refused, sockets, objects Failure
 	for dec := json.NewDecoder(items); ; {
 		var it Item
@@ -92,7 +111,7 @@ func Summarize(items io.Reader) (s Summary, err error) {
 		sockets.add(int64(n.SocketsFailed), n.Sockets...)
 		at := address{it.Shard, it.Index}
 		if was, ok := counted[at]; ok {
-			s.take(was, -1)
+			s.take(was.Item, -1)
 			delete(counted, at)
 		}
 		s.take(it, 1)
@@ -100,10 +119,13 @@ func Summarize(items io.Reader) (s Summary, err error) {
 			s.Newest = n.Newest
 		}
 		if it.State == "parked" { // what was done at once is not tried again
-			counted[at] = it
+			turn++
+			counted[at] = told{it, turn}
 		}
 	}
-	for _, it := range counted {
+	// The last few are those of the objects that failed last.
+	failed := slices.SortedFunc(maps.Values(counted), func(a, b told) int { return cmp.Compare(a.turn, b.turn) })
+	for _, it := range failed {
 		var n Note
 		if len(it.Note) > 0 && json.Unmarshal(it.Note, &n) != nil {
 			continue

@@ -28,7 +28,7 @@ type Where struct {
 // everything else with text in quotes; of a list any value counts. A field alone asks
 // whether the line has it; one that it does not have makes each comparison false.
 // Parentheses group, not binds closest, and before or. Names are [elb.Field]'s, of any
-// format, also those of ECS.
+// format, also those of ECS, and the short ones: see [ShortNames].
 //
 // Errors are permanent, and say at which character.
 func ParseWhere(text string) (*Where, error) {
@@ -58,17 +58,26 @@ type (
 	andNode struct{ a, b node }
 	orNode  struct{ a, b node }
 	notNode struct{ a node }
-	hasNode struct{ field string }
+	hasNode struct {
+		field string
+		short *short // instead of field
+	}
 )
 
 func (n andNode) match(r *elb.Record) bool { return n.a.match(r) && n.b.match(r) }
 func (n orNode) match(r *elb.Record) bool  { return n.a.match(r) || n.b.match(r) }
 func (n notNode) match(r *elb.Record) bool { return !n.a.match(r) }
-func (n hasNode) match(r *elb.Record) bool { return !r.Get(n.field).Absent() }
+func (n hasNode) match(r *elb.Record) bool {
+	if n.short != nil {
+		return n.short.value(r) != nil
+	}
+	return !r.Get(n.field).Absent()
+}
 
 // comparison compares a field, as a number, a time or text.
 type comparison struct {
 	field   string
+	short   *short // instead of field
 	op      string
 	kind    elb.Kind // Decimal, Time or String
 	number  float64
@@ -78,6 +87,10 @@ type comparison struct {
 }
 
 func (c *comparison) match(r *elb.Record) bool {
+	if c.short != nil {
+		text := c.short.value(r)
+		return text != nil && c.one(text)
+	}
 	v := r.Get(c.field)
 	if v.Absent() {
 		return false
@@ -254,19 +267,23 @@ func (p *whereParser) compared() (node, error) {
 	if err != nil {
 		return nil, p.fail("%w", err)
 	}
+	named := shortOf(name)
 	p.next()
-	c := &comparison{field: name, op: strings.ToLower(p.token)}
+	c := &comparison{field: name, short: named, op: strings.ToLower(p.token)}
 	switch c.op {
 	case "==", "!=", "<", "<=", ">", ">=", "contains", "=~":
 	case "=":
 		return nil, p.fail("= is written ==")
 	default:
 		p.kept = true
-		return hasNode{name}, nil
+		return hasNode{name, named}, nil
 	}
 	p.next()
 	if p.token == "" && !p.text0 {
 		return nil, p.fail("a value is expected behind %s", c.op)
+	}
+	if name == "status" && p.text0 { // that of health checks, which is no number
+		c.short, kind = nil, elb.String
 	}
 	return c, p.value(c, kind)
 }
@@ -314,15 +331,14 @@ var formats = []elb.Format{elb.ALB, elb.Classic, elb.NLB, elb.ALBConnection, elb
 
 // kindOf returns the kind of a field of any format.
 func kindOf(name string) (elb.Kind, error) {
-	var first error
+	if s := shortOf(name); s != nil {
+		return s.kind, nil
+	}
 	for _, f := range formats {
 		i, err := elb.Lookup(f, name)
 		if err == nil {
 			return elb.Fields(f)[i].Kind, nil
 		}
-		if first == nil {
-			first = err
-		}
 	}
-	return 0, fmt.Errorf("no format has a field %.60q: myrmidon logs fields lists them", name)
+	return 0, fmt.Errorf("no format has a field %.60q: myrmidon logs fields lists them, and their short names", name)
 }

@@ -1,8 +1,8 @@
 // Package kinesalite runs a real server of Kinesis's protocol for tests: kinesalite, a program
 // for Node.js that keeps streams in memory, as a child process on 127.0.0.1. package.json pins
 // its version, and scripts/setup.sh test installs it. It checks requests as Kinesis does, but
-// not signatures, and throttles nothing. A stream that is named as a property of JavaScript's
-// arrays (keys, map) ends it.
+// not signatures, throttles nothing, and outlives requests that are cut off. A stream that is
+// named as a property of JavaScript's arrays (keys, map) ends it.
 package kinesalite
 
 import (

@@ -1,7 +1,7 @@
 // Package netfault breaks the network between programs under test, on purpose and
 // reversibly.
 //
-// A [Proxy] is a TCP relay on 127.0.0.1 that can be cut, reset and slowed down. It
+// A [Proxy] is a TCP relay on 127.0.0.1 that can be cut, reset (at a byte, too) and slowed down. It
 // works for every user on every system, and for programs that can be told an address.
 //
 // A [Net] is a bridge with network namespaces on it, one an [NS], each with an address

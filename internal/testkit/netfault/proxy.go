@@ -39,6 +39,7 @@ type Proxy struct {
 	open   chan struct{} // closed while bytes may pass
 	cut    bool
 	delay  time.Duration
+	limit  func() (sent, answered int64) // see ResetAfter; nil for none
 	closed bool
 }
 
@@ -51,6 +52,8 @@ type link struct {
 	client *net.TCPConn
 	gone   chan struct{} // closed by close
 	once   sync.Once
+
+	sent, answered int64 // bytes that may still pass each way before it is reset
 
 	mu     sync.Mutex
 	server *net.TCPConn // nil until dialled
@@ -146,6 +149,16 @@ func (p *Proxy) Delay(d time.Duration) {
 	p.delay = max(d, 0)
 }
 
+// ResetAfter resets each connection that opens from now on once so many bytes of the client's, or
+// of the target's answers, have passed as limit says for it: at that byte, in mid-message if need
+// be, with an RST to both sides. A negative number is no limit; nil ends this. limit is called by
+// one goroutine at a time.
+func (p *Proxy) ResetAfter(limit func() (sent, answered int64)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.limit = limit
+}
+
 // Close resets all connections, stops listening and returns when all goroutines of
 // the proxy have ended.
 func (p *Proxy) Close() error {
@@ -205,6 +218,10 @@ func (p *Proxy) accept() {
 			l.close(true)
 			return
 		}
+		l.sent, l.answered = -1, -1
+		if p.limit != nil {
+			l.sent, l.answered = p.limit()
+		}
 		p.links[l] = struct{}{}
 		p.running.Go(func() { p.serve(l) })
 		p.mu.Unlock()
@@ -226,8 +243,8 @@ func (p *Proxy) serve(l *link) {
 		return
 	}
 	var both sync.WaitGroup
-	both.Go(func() { p.relay(l, l.server, l.client, &l.up) })
-	both.Go(func() { p.relay(l, l.client, l.server, &l.down) })
+	both.Go(func() { p.relay(l, l.server, l.client, &l.up, l.sent) })
+	both.Go(func() { p.relay(l, l.client, l.server, &l.down, l.answered) })
 	both.Wait()
 	// Both ends are passed on, unless l is dropped already: what the kernel still holds
 	// for a slow reader is not to be thrown away by drop's RST.
@@ -258,9 +275,9 @@ type chunk struct {
 	err  error // what ended the reading; io.EOF for an orderly end
 }
 
-// relay carries one direction, from src to dst, and returns at its end. writing is
-// held for each write, so that Cut can wait for it.
-func (p *Proxy) relay(l *link, dst, src *net.TCPConn, writing *sync.Mutex) {
+// relay carries one direction, from src to dst, and returns at its end, or after left bytes
+// unless that is negative. writing is held for each write, so that Cut can wait for it.
+func (p *Proxy) relay(l *link, dst, src *net.TCPConn, writing *sync.Mutex, left int64) {
 	queue := make(chan chunk, chunksInFlight)
 	p.running.Go(func() { p.read(l, src, queue) })
 	for c := range queue {
@@ -271,7 +288,13 @@ func (p *Proxy) relay(l *link, dst, src *net.TCPConn, writing *sync.Mutex) {
 				return
 			}
 		}
-		if err := p.write(l, dst, c, writing); err != nil {
+		last := left >= 0 && int64(len(c.data)) > left
+		if last {
+			c.data, c.err = c.data[:left], nil
+		} else if left >= 0 {
+			left -= int64(len(c.data))
+		}
+		if err := p.write(l, dst, c, writing); err != nil || last {
 			p.drop(l)
 			return
 		}

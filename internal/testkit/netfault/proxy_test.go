@@ -373,3 +373,56 @@ func TestAProxyNeedsAPort(t *testing.T) {
 		t.Error("NewProxy took a target without a port")
 	}
 }
+
+func TestAConnectionIsResetAtAByte(t *testing.T) {
+	data := bytes.Repeat([]byte("x"), 100_000)
+	for _, c := range []struct {
+		name                 string
+		sent, answered, want int64
+	}{
+		{"of what the client sends", 70_001, -1, 70_001},
+		{"of the answer", -1, 33_333, 33_333},
+		{"before the first", 0, -1, 0},
+		{"never", -1, -1, 100_000},
+	} {
+		var mu sync.Mutex
+		var got int64 // by the target
+		taken := make(chan struct{})
+		target := serve(t, local(t), func(conn net.Conn) {
+			defer close(taken)
+			buf := make([]byte, 10_000)
+			for {
+				n, err := conn.Read(buf)
+				mu.Lock()
+				got += int64(n)
+				mu.Unlock()
+				if _, werr := conn.Write(buf[:n]); err != nil || werr != nil {
+					return
+				}
+			}
+		})
+		p := proxy(t, target)
+		p.ResetAfter(func() (int64, int64) { return c.sent, c.answered })
+		conn, err := net.Dial("tcp4", p.Addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var back int64
+		var reading sync.WaitGroup
+		reading.Go(func() { back, _ = io.Copy(io.Discard, conn) })
+		_, _ = conn.Write(data)
+		_ = conn.(*net.TCPConn).CloseWrite()
+		<-taken
+		reading.Wait()
+		_ = conn.Close()
+		mu.Lock()
+		switch { // an RST may take from a reader what it had not read yet
+		case c.sent >= 0 && got > c.want, c.answered >= 0 && back > c.want,
+			c.sent < 0 && c.answered < 0 && (got != c.want || back != c.want):
+			t.Errorf("%s: the target got %d bytes, the client %d, want %d", c.name, got, back, c.want)
+		case c.want < 100_000 && c.want > 0 && got == 0:
+			t.Errorf("%s: nothing came through", c.name)
+		}
+		mu.Unlock()
+	}
+}
