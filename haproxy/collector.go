@@ -55,7 +55,8 @@ type Collector struct {
 	// Only Poll uses what follows.
 	next      *Table // the table that the next poll fills
 	scratch   Table
-	free      []*Table // for parsing
+	mergers   []func() // of mergeAll, made once: a closure a poll is an allocation
+	merging   sync.WaitGroup
 	buffers   buffers  // of all targets
 	schema    *schema
 	carry     *Table // of processes that are gone
@@ -228,6 +229,13 @@ func (c *Collector) startReading(ctx context.Context) (wait func()) {
 		}
 		s.read.Add(1)
 	}
+	slots, stopped := c.slots, make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(stopped)
+		for _, s := range slots {
+			s.source.interrupt()
+		}
+	})
 	var wg sync.WaitGroup
 	gate := make(chan struct{}, c.cfg.Concurrency)
 	for _, s := range c.slots {
@@ -249,14 +257,18 @@ func (c *Collector) startReading(ctx context.Context) (wait func()) {
 			c.readSlot(ctx, s)
 		})
 	}
-	return wg.Wait
+	return func() {
+		wg.Wait()
+		if !stop() {
+			<-stopped // or else it would interrupt the next poll
+		}
+	}
 }
 
 func (c *Collector) readSlot(ctx context.Context, s *slot) {
-	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
-	defer cancel()
 	began := time.Now()
-	s.replies, s.err = s.source.read(ctx, s.replies)
+	deadline := began.Add(c.cfg.Timeout)
+	s.replies, s.err = s.source.read(ctx, deadline, s.replies)
 	s.took = time.Since(began)
 	if c.cfg.FixedRules || len(s.replies) == 0 || s.source.page != nil {
 		return
@@ -279,7 +291,7 @@ func (c *Collector) readSlot(ctx context.Context, s *slot) {
 	if s.source.master {
 		prefix, end = fmt.Sprintf("@!%d ", s.replies[0].Process.PID), ";quit\n"
 	}
-	tags, err := s.source.learn(ctx, prefix, end, samples)
+	tags, err := s.source.learn(ctx, deadline, prefix, end, samples)
 	if err != nil {
 		// The built-in rules do; another poll tries again.
 		c.learnMu.Lock()
@@ -331,22 +343,29 @@ func (c *Collector) mergeAll() {
 	c.merger.Rules = c.rules
 	c.merger.Reset(c.next)
 	c.folding, c.claimed = 0, 0
-	var wg sync.WaitGroup
-	for _, t := range c.free {
-		wg.Go(func() {
-			for {
-				c.turnMu.Lock()
-				i := c.claimed
-				c.claimed++
-				c.turnMu.Unlock()
-				if i >= len(c.slots) {
-					return
-				}
-				c.mergeSlot(i, t)
-			}
-		})
+	c.merging.Add(len(c.mergers))
+	for _, merge := range c.mergers {
+		go merge()
 	}
-	wg.Wait()
+	c.merging.Wait()
+}
+
+// newMerger is one goroutine of mergeAll, with a table of its own to parse into.
+func (c *Collector) newMerger() func() {
+	t := new(Table)
+	return func() {
+		defer c.merging.Done()
+		for {
+			c.turnMu.Lock()
+			i := c.claimed
+			c.claimed++
+			c.turnMu.Unlock()
+			if i >= len(c.slots) {
+				return
+			}
+			c.mergeSlot(i, t)
+		}
+	}
 }
 
 // mergeSlot parses the replies of slot i, and merges them when all slots before are.

@@ -60,7 +60,7 @@ func (r *results) rows() []row {
 		{"merge, steady", "allocations", of(d, func(x daemonResult) float64 { return x.MergeAllocs }), 0.5},
 		{"steady poll, processor time", "ms", of(d, func(x daemonResult) float64 { return x.Poll }), 0},
 		{"  beyond a poller that only reads", "ms", of(d, func(x daemonResult) float64 { return x.Poll - x.ReadOnly }), 4},
-		{"steady poll beyond a poller that only reads", "allocations", of(d, func(x daemonResult) float64 { return x.PollAllocs - x.ReadOnlyAllocs }), 0},
+		{"steady poll beyond a poller that only reads", "allocations", of(d, func(x daemonResult) float64 { return x.PollAllocs - x.ReadOnlyAllocs }), 0.5},
 		{"64 sockets, processor time a poll", "ms", of(m, func(x manyResult) float64 { return x.Many }), 0},
 		{"  a socket, to that with 16", "ratio", of(m, func(x manyResult) float64 { return x.Many / lots / (x.Few / few) }), 1.2},
 		{"  most that was resident", "MB", of(m, func(x manyResult) float64 { return x.RSS }), 64},
