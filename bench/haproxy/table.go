@@ -47,7 +47,7 @@ func (r *results) rows() []row {
 		{"one shot, a program with the library alone", "ms", shotOf(func(x shotResult) float64 { return x.Library.Wall }), 0},
 		{"  to the floor", "ratio", shotOf(func(x shotResult) float64 { return x.Library.Wall / x.Floor.Wall }), 0},
 		{"  most that was resident", "MB", shotOf(func(x shotResult) float64 { return x.Library.RSS }), 0},
-		{"one shot, the seed's rules", "ms", shotOf(func(x shotResult) float64 { return x.Seed.Wall }), 0},
+		{"one shot, the seed's rules (its article: 220 to 270)", "ms", shotOf(func(x shotResult) float64 { return x.Seed.Wall }), 0},
 		{"  to the floor", "ratio", shotOf(func(x shotResult) float64 { return x.Seed.Wall / x.Floor.Wall }), 0},
 		{"  most that was resident", "MB", shotOf(func(x shotResult) float64 { return x.Seed.RSS }), 0},
 		{"resident in the process that measures", "MB", shotOf(func(x shotResult) float64 { return x.Own }), 0},
