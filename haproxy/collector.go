@@ -57,7 +57,7 @@ type Collector struct {
 	scratch   Table
 	mergers   []func() // of mergeAll, made once: a closure a poll is an allocation
 	merging   sync.WaitGroup
-	buffers   buffers  // of all targets
+	buffers   buffers // of all targets
 	schema    *schema
 	carry     *Table // of processes that are gone
 	base, mid checkpoint
