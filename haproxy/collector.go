@@ -51,6 +51,7 @@ type Collector struct {
 	snap Snapshot
 
 	once bool // there is one poll: nothing is remembered for the next
+	now  func() time.Time
 
 	// Only Poll uses what follows.
 	next      *Table // the table that the next poll fills
@@ -126,7 +127,7 @@ func New(cfg Config) (*Collector, error) {
 		cfg.Concurrency = 64
 	}
 	// Without rules those built in are made when the first dump is there.
-	c := &Collector{cfg: cfg, rules: cfg.Rules, next: new(Table), learned: make(map[string]bool)}
+	c := &Collector{cfg: cfg, rules: cfg.Rules, now: time.Now, next: new(Table), learned: make(map[string]bool)}
 	c.turn.L = &c.turnMu
 	c.snap.Table = new(Table)
 	if err := c.SetTargets(cfg.Targets); err != nil {
@@ -176,7 +177,7 @@ func (c *Collector) Rules() *Rules {
 // that of the last poll, and the error wraps ErrNone and what each of them said. If ctx
 // is cancelled, nothing is published.
 func (c *Collector) Poll(ctx context.Context) error {
-	began := time.Now()
+	began := c.now()
 	wait := c.startReading(ctx)
 	c.mergeAll()
 	wait()

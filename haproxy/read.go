@@ -51,9 +51,10 @@ type Process struct {
 	IdlePercent                  int64
 }
 
-// same reports whether p is the process that q was, as far as both tell.
+// same reports whether p is the process that q was, as far as both tell. The uptime decides
+// only where there is no start time: it follows a clock that may be set back.
 func (p *Process) same(q *Process) bool {
-	return p.PID == q.PID && p.Start == q.Start && p.Uptime >= q.Uptime
+	return p.PID == q.PID && p.Start == q.Start && (p.Start != 0 || p.Uptime >= q.Uptime)
 }
 
 // A Reply is what one process answered.
