@@ -68,4 +68,10 @@ func TestClocksThatStepBackTakeNothingBack(t *testing.T) {
 	if restarts-told > 1 {
 		t.Errorf("%d restarts of the last step", restarts-told)
 	}
+	told = restarts
+	before := last
+	rate(step("a true restart by a clock that is behind", start-3*hour, 0, 5, -time.Hour))
+	if last != before+5 || restarts-told != 1 {
+		t.Errorf("a restart: stot went from %d to %d, %d restarts", before, last, restarts-told)
+	}
 }
