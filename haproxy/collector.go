@@ -145,6 +145,14 @@ func ReadAll(ctx context.Context, cfg Config) (*Snapshot, error) {
 	}
 	defer c.Close()
 	c.once = true
+	if len(c.slots) <= ahead { // each has a table of its own
+		shared := new(earlySchema)
+		for _, s := range c.slots {
+			if s.source.page == nil {
+				s.source.early = &early{shared: shared, step: earlyStep}
+			}
+		}
+	}
 	err = c.Poll(ctx)
 	return &c.snap, err
 }
@@ -388,8 +396,16 @@ func (c *Collector) mergeSlot(i int, t *Table) {
 	kept := s.replies[:0]
 	current := false
 	soft := s.hasCurrent()
+	begun := s.source.early
+	s.source.early = nil // it has no second
+	own := t
 	for _, r := range s.replies {
-		err := t.ParseCSV(r.CSV)
+		var err error
+		if t = own; begun != nil && !s.source.master {
+			t, err = &begun.table, begun.finish(r.CSV)
+		} else {
+			err = t.ParseCSV(r.CSV)
+		}
 		wait()
 		if err == nil {
 			c.shareSchema(t)

@@ -103,6 +103,7 @@ type source struct {
 	unix          *net.UnixAddr
 	master        bool // it turned out to be a master socket
 	buffers       *buffers
+	early         *early  // parses what is being read, for a single poll; or nil
 	last          Process // that was read, whose strings the next most likely has again
 
 	mu   sync.Mutex
@@ -181,7 +182,14 @@ func (s *source) read(ctx context.Context, deadline time.Time, replies []Reply) 
 	if s.master {
 		return s.readMaster(ctx, deadline, replies)
 	}
-	data, err := s.ask(ctx, deadline, "show info;show stat\n", isUnknown)
+	enough := isUnknown
+	if s.early != nil {
+		enough = func(data []byte) bool {
+			s.early.look(data)
+			return isUnknown(data)
+		}
+	}
+	data, err := s.ask(ctx, deadline, "show info;show stat\n", enough)
 	if err != nil {
 		return replies, err
 	}
