@@ -1,6 +1,7 @@
 package haproxy
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -27,8 +28,9 @@ func isAggregate(field string) bool {
 	return false
 }
 
-// aggregates writes how many servers of each backend are in which state, as each of the
-// processes behind it says: two processes count a server twice.
+// aggregates writes how many servers of each backend are in which state. Processes behind
+// one name watch the same servers, so a server counts once in a state, however many of
+// them see it there; where they differ, it counts in each state that one of them sees.
 func (p *promWriter) aggregates(parts []Part) {
 	for _, a := range aggregates {
 		first := true
@@ -71,6 +73,7 @@ func (p *promWriter) aggregates(parts []Part) {
 // countServers counts the servers of each proxy by what they have in a column.
 func (t *Table) countServers(col int, states []string) map[string][]int {
 	out := make(map[string][]int)
+	seen := make([]bool, len(states))
 	for i, typ := range t.types {
 		if typ != Server {
 			continue
@@ -80,12 +83,13 @@ func (t *Table) countServers(col int, states []string) map[string][]int {
 			counts = make([]int, len(states))
 			out[string(t.Proxy(i))] = counts
 		}
-		t.values(i, col, func(value []byte, n int) {
+		clear(seen)
+		t.values(i, col, func(value []byte, _ int) {
+			// Several values may be of one state, as "UP" and "UP 1/3" are.
 			word := exportedState(Server, trimProgress(value))
-			for k, s := range states {
-				if s == word {
-					counts[k] += n
-				}
+			if k := slices.Index(states, word); k >= 0 && !seen[k] {
+				seen[k] = true
+				counts[k]++
 			}
 		})
 	}

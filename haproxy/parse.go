@@ -63,14 +63,21 @@ func (t *Table) parseCSV(data []byte) error {
 	if err := t.readHeader(data[2:end]); err != nil {
 		return err
 	}
+	if err := checkEnd(data); err != nil {
+		return err
+	}
+	t.raw = data
+	return t.readRows(end+1, 0)
+}
+
+func checkEnd(data []byte) error {
 	if !bytes.HasSuffix(data, []byte("\n\n")) {
 		return fmt.Errorf("%w: no blank line ends it, after %d bytes", ErrTruncated, len(data))
 	}
 	if len(data) >= maxTexts {
 		return fmt.Errorf("haproxy: a dump of %d bytes is too large: 16 GiB at most", len(data))
 	}
-	t.raw = data
-	return t.readRows(end + 1)
+	return nil
 }
 
 // readHeader takes the schema of the last dump again if the header is the same.
@@ -101,37 +108,25 @@ func (t *Table) readHeader(line []byte) error {
 	return nil
 }
 
-func (t *Table) readRows(p int) error {
+// readRows reads the rows that begin at p; end is that of the cells that are read.
+func (t *Table) readRows(p, end int) error {
 	data, cols := t.raw, len(t.schema.names)
 	var mask [maxColumns / 64]uint64
-	words := (cols + 63) / 64
-	// Most likely the rows are as in the last dump, whose shapes lie in t still.
-	before := t.shapes[:cap(t.shapes)]
 	t.cells = t.cells[:cap(t.cells)]
-	end := 0 // of the cells that are read
 	var s *shape
 	for data[p] != '\n' {
 		if (t.rows+1)*cols > maxCells {
 			return fmt.Errorf("haproxy: too many rows: %d of %d columns at most", maxCells/cols, cols)
 		}
 		if end+cols > len(t.cells) {
-			t.grow(end, p)
+			t.growFor(end, p, len(data))
 		}
 		next, n, err := t.readRow(t.cells[end:end+cols], p, &mask)
 		if err != nil {
 			return fmt.Errorf("haproxy: row %d: %w", t.rows+1, err)
 		}
 		p = next
-		if i := t.rows; i < len(before) && before[i] != nil && before[i].of == t.schema {
-			s = before[i]
-		}
-		if s == nil || !s.mask.same(mask[:words]) {
-			s = t.schema.shape(mask[:words])
-		}
-		t.starts, t.shapes = append(t.starts, end), append(t.shapes, s)
-		end += n
-		t.types = append(t.types, t.typeOf(t.rows))
-		t.rows++
+		s, end = t.addRow(s, mask[:], end, n), end+n
 	}
 	t.cells = t.cells[:end]
 	if p != len(data)-1 {
@@ -140,15 +135,38 @@ func (t *Table) readRows(p int) error {
 	return nil
 }
 
-// grow makes room for what the dump may hold from p on, behind the first end cells.
-func (t *Table) grow(end, p int) {
+// addRow adds the row of the n cells behind the first end, which are in the columns of mask,
+// and returns its shape; s is that of the row before.
+func (t *Table) addRow(s *shape, mask []uint64, end, n int) *shape {
+	mask = mask[:(len(t.schema.names)+63)/64]
+	// Most likely the rows are as in the last dump, whose shapes lie in t still.
+	if before, i := t.shapes[:cap(t.shapes)], t.rows; i < len(before) && before[i] != nil && before[i].of == t.schema {
+		s = before[i]
+	}
+	if s == nil || !s.mask.same(mask) {
+		s = t.schema.shape(mask)
+	}
+	t.starts, t.shapes = append(t.starts, end), append(t.shapes, s)
+	t.types = append(t.types, t.typeOf(t.rows))
+	t.rows++
+	return s
+}
+
+// growFor makes room for what the dump may hold from p on, behind the first end cells. Of a
+// dump that is not whole yet, whole is how long it may be.
+func (t *Table) growFor(end, p, whole int) {
 	// Lines bound rows from above, as a quoted field may have more of them; so do commas,
 	// which a dump full of line ends lacks. Cells have a byte at least, beside their comma.
 	// Pages that stay empty cost nothing.
 	rest, cols := t.raw[p:], len(t.schema.names)
 	commas := bytes.Count(rest, []byte{','})
 	lines := min(bytes.Count(rest, []byte{'\n'}), commas/max(cols-1, 1)+1)
-	want := end + cols + min(len(rest)-commas, lines*cols)
+	more := min(len(rest)-commas, lines*cols)
+	if whole > len(t.raw) {
+		scale := (whole-p)/max(len(rest), 1) + 1
+		lines, more = lines*scale, more*scale
+	}
+	want := end + cols + more
 	cells := make([]int64, want)
 	copy(cells, t.cells[:end])
 	t.cells = cells

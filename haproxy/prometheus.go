@@ -148,9 +148,9 @@ type Part struct {
 
 // WritePrometheus writes the rows in the text format of Prometheus (version 0.0.4), with
 // the names and labels of HAProxy's own exporter where they mean the same. The metric
-// status counts the processes in a state, and a backend's agg_server_status and
-// agg_check_status its servers in it, as each process sees them. What the dump leaves empty and what could not
-// be merged is left out. Fields that the exporter does not have are written if Fields of
+// status counts the processes in a state; a backend's agg_server_status and agg_check_status
+// count its servers that one process at least sees in it. What the dump leaves empty and
+// what could not be merged is left out. Fields that the exporter does not have are written if Fields of
 // the view names them, as "haproxy_backend_" and the field, as gauges.
 //
 // Several parts, such as one a process, become one exposition; their labels must differ.

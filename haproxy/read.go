@@ -51,9 +51,10 @@ type Process struct {
 	IdlePercent                  int64
 }
 
-// same reports whether p is the process that q was, as far as both tell.
+// same reports whether p is the process that q was, as far as both tell. The uptime decides
+// only where there is no start time: it follows a clock that may be set back.
 func (p *Process) same(q *Process) bool {
-	return p.PID == q.PID && p.Start == q.Start && p.Uptime >= q.Uptime
+	return p.PID == q.PID && p.Start == q.Start && (p.Start != 0 || p.Uptime >= q.Uptime)
 }
 
 // A Reply is what one process answered.
@@ -78,17 +79,19 @@ func Read(ctx context.Context, target Target) ([]Reply, error) {
 		return nil, err
 	}
 	defer s.close()
-	ctx, cancel := inTime(ctx)
-	defer cancel()
-	return s.read(ctx, nil)
+	deadline, stop := s.inTime(ctx)
+	defer stop()
+	return s.read(ctx, deadline, nil)
 }
 
-// inTime gives ctx a deadline, [DefaultTimeout], if it has none.
-func inTime(ctx context.Context) (context.Context, context.CancelFunc) {
-	if _, ok := ctx.Deadline(); ok {
-		return ctx, func() {}
+// inTime is the deadline of ctx, or [DefaultTimeout] if it has none. Until stop the end of
+// ctx interrupts what s does.
+func (s *source) inTime(ctx context.Context) (deadline time.Time, stop func() bool) {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		deadline = time.Now().Add(DefaultTimeout)
 	}
-	return context.WithTimeout(ctx, DefaultTimeout)
+	return deadline, context.AfterFunc(ctx, s.interrupt)
 }
 
 // source reads one target again and again.
@@ -97,8 +100,14 @@ type source struct {
 	network, addr string // of a socket
 	page          *url.URL
 	client        *http.Client
+	unix          *net.UnixAddr
 	master        bool // it turned out to be a master socket
 	buffers       *buffers
+	early         *early  // parses what is being read, for a single poll; or nil
+	last          Process // that was read, whose strings the next most likely has again
+
+	mu   sync.Mutex
+	conn net.Conn // that is in use
 }
 
 func newSource(t Target) (*source, error) {
@@ -137,6 +146,9 @@ func newSource(t Target) (*source, error) {
 	default:
 		s.network, s.addr = "unix", a
 	}
+	if s.network == "unix" {
+		s.unix = &net.UnixAddr{Name: s.addr, Net: "unix"}
+	}
 	if s.network == "tcp" {
 		if _, _, err := net.SplitHostPort(s.addr); err != nil {
 			return nil, fmt.Errorf("haproxy: the target %s: %w: write tcp://host:port", a, err)
@@ -154,9 +166,13 @@ func (s *source) close() {
 	}
 }
 
-// read appends the replies of all processes behind the target.
-func (s *source) read(ctx context.Context, replies []Reply) ([]Reply, error) {
+// read appends the replies of all processes behind the target. That ctx ends is for the
+// caller to tell by interrupt: one who reads many targets again and again does it once
+// for all, since a context of its own would cost each of them most of what a read allocates.
+func (s *source) read(ctx context.Context, deadline time.Time, replies []Reply) ([]Reply, error) {
 	if s.page != nil {
+		ctx, cancel := context.WithDeadline(ctx, deadline)
+		defer cancel()
 		data, err := s.get(ctx)
 		if err != nil {
 			return replies, err
@@ -164,9 +180,16 @@ func (s *source) read(ctx context.Context, replies []Reply) ([]Reply, error) {
 		return append(replies, Reply{Process: Process{Target: s.name}, CSV: data, buf: data}), nil
 	}
 	if s.master {
-		return s.readMaster(ctx, replies)
+		return s.readMaster(ctx, deadline, replies)
 	}
-	data, err := s.ask(ctx, "show info;show stat\n", isUnknown)
+	enough := isUnknown
+	if s.early != nil {
+		enough = func(data []byte) bool {
+			s.early.look(data)
+			return isUnknown(data)
+		}
+	}
+	data, err := s.ask(ctx, deadline, "show info;show stat\n", enough)
 	if err != nil {
 		return replies, err
 	}
@@ -174,7 +197,7 @@ func (s *source) read(ctx context.Context, replies []Reply) ([]Reply, error) {
 		// Masters know neither; nothing else does not.
 		s.keep(data)
 		s.master = true
-		return s.readMaster(ctx, replies)
+		return s.readMaster(ctx, deadline, replies)
 	}
 	r, err := s.split(data)
 	if err != nil {
@@ -197,7 +220,8 @@ func (s *source) split(data []byte) (Reply, error) {
 	if end < 0 {
 		return r, fmt.Errorf("haproxy: %s: %w: in the answer to show info, after %d bytes", s.name, ErrTruncated, len(data))
 	}
-	r.Process.readInfo(data[:end+1])
+	r.Process.readInfo(data[:end+1], &s.last)
+	s.last = r.Process
 	r.CSV, r.buf = data[end+2:], data
 	return r, nil
 }
@@ -217,7 +241,14 @@ func (s *source) refused(data []byte) error {
 	return fmt.Errorf("haproxy: %s: %w: it answers %.80q: is this a stats socket of HAProxy?", s.name, ErrNotStats, line)
 }
 
-func (p *Process) readInfo(info []byte) {
+// readInfo reads the answer to "show info"; last is whose strings are used again.
+func (p *Process) readInfo(info []byte, last *Process) {
+	text := func(value []byte, last string) string {
+		if string(value) == last {
+			return last
+		}
+		return strings.ToValidUTF8(string(value), "?")
+	}
 	number := func(dst *int64, value []byte) {
 		if n, ok := parseNumber(value); ok {
 			*dst = n
@@ -237,9 +268,9 @@ func (p *Process) readInfo(info []byte) {
 		value := line[i+2:]
 		switch string(line[:i]) {
 		case "Version":
-			p.Version = strings.ToValidUTF8(string(value), "?")
+			p.Version = text(value, last.Version)
 		case "node":
-			p.Node = strings.ToValidUTF8(string(value), "?")
+			p.Node = text(value, last.Node)
 		case "Pid":
 			number(&p.PID, value)
 		case "Start_time_sec":
@@ -296,23 +327,25 @@ func (s *source) buffer() []byte {
 
 // ask sends a command on a connection of its own and reads until the other side closes,
 // or enough says so.
-func (s *source) ask(ctx context.Context, command string, enough func([]byte) bool) ([]byte, error) {
-	conn, err := s.dial(ctx)
+func (s *source) ask(ctx context.Context, deadline time.Time, command string, enough func([]byte) bool) ([]byte, error) {
+	conn, err := s.dial(ctx, deadline)
 	if err != nil {
 		return nil, s.failed(ctx, "dial", err)
 	}
 	defer conn.Close()
-	if deadline, ok := ctx.Deadline(); ok {
-		if err := conn.SetDeadline(deadline); err != nil {
-			return nil, s.failed(ctx, "dial", err)
-		}
+	if err := conn.SetDeadline(deadline); err != nil {
+		return nil, s.failed(ctx, "dial", err)
 	}
-	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
-	if _, err := io.WriteString(conn, command); err != nil {
-		return nil, s.failed(ctx, "write", err)
+	s.use(conn)
+	defer s.use(nil)
+	if err := ctx.Err(); err != nil {
+		return nil, s.failed(ctx, "dial", err) // it ended before there was anything to interrupt
 	}
 	buf := s.buffer()
+	if _, err := conn.Write(append(buf, command...)); err != nil {
+		s.keep(buf)
+		return nil, s.failed(ctx, "write", err)
+	}
 	for {
 		if len(buf) == cap(buf) {
 			// In few steps, since what is left behind is garbage, and by make, which does not
@@ -337,14 +370,35 @@ func (s *source) ask(ctx context.Context, command string, enough func([]byte) bo
 	}
 }
 
-// dial waits as long as ctx lets it while the socket's queue is full: Linux does not
-// wait by itself on a Unix socket that does not block.
-func (s *source) dial(ctx context.Context) (net.Conn, error) {
-	var d net.Dialer
+func (s *source) use(conn net.Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.conn = conn
+}
+
+// interrupt lets an ask that is under way fail at once.
+func (s *source) interrupt() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.conn != nil {
+		s.conn.SetDeadline(time.Unix(1, 0))
+	}
+}
+
+// dial waits until the deadline while a socket's queue is full: Linux does not wait by
+// itself on a Unix socket that does not block, so there it needs no context either.
+func (s *source) dial(ctx context.Context, deadline time.Time) (net.Conn, error) {
+	if s.network != "unix" {
+		d := net.Dialer{Deadline: deadline}
+		return d.DialContext(ctx, s.network, s.addr)
+	}
 	for {
-		conn, err := d.DialContext(ctx, s.network, s.addr)
-		if !errors.Is(err, syscall.EAGAIN) {
-			return conn, err
+		conn, err := net.DialUnix(s.network, nil, s.unix)
+		if err == nil {
+			return conn, nil
+		}
+		if !errors.Is(err, syscall.EAGAIN) || !time.Now().Before(deadline) {
+			return nil, err
 		}
 		select {
 		case <-ctx.Done():
@@ -380,8 +434,8 @@ func (s *source) failed(ctx context.Context, what string, err error) error {
 }
 
 // readMaster reads all workers through a master socket (management guide, 9.4).
-func (s *source) readMaster(ctx context.Context, replies []Reply) ([]Reply, error) {
-	data, err := s.ask(ctx, "show proc;quit\n", isUnknown)
+func (s *source) readMaster(ctx context.Context, deadline time.Time, replies []Reply) ([]Reply, error) {
+	data, err := s.ask(ctx, deadline, "show proc;quit\n", isUnknown)
 	if err != nil {
 		return replies, err
 	}
@@ -395,7 +449,7 @@ func (s *source) readMaster(ctx context.Context, replies []Reply) ([]Reply, erro
 	var failures []error
 	for _, w := range workers {
 		prefix := "@!" + strconv.FormatInt(w.pid, 10) + " "
-		data, err := s.ask(ctx, prefix+"show info;"+prefix+"show stat;quit\n", isUnknown)
+		data, err := s.ask(ctx, deadline, prefix+"show info;"+prefix+"show stat;quit\n", isUnknown)
 		if err == nil {
 			if w.old && bytes.HasPrefix(data, []byte("Can't find the target")) {
 				s.keep(data)

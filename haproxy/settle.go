@@ -136,9 +136,9 @@ func (c *Collector) settleProcess(s *slot, r *Reply) {
 		if restarted && !r.Process.Stopping {
 			c.found.restarts = append(c.found.restarts, Event{Kind: EventRestart, Target: s.target.Name, PID: r.Process.PID})
 		}
-		age := time.Since(c.base.at)
+		age := c.now().Sub(c.base.at)
 		if c.base.table == nil {
-			age = time.Since(c.last)
+			age = c.now().Sub(c.last)
 		}
 		if c.polls > 0 && (!restarted || time.Duration(r.Process.Uptime)*time.Second > age) {
 			c.found.arrived = append(c.found.arrived, arrival{now: r.CSV})

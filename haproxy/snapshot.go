@@ -125,6 +125,13 @@ func (c *Collector) publish(now time.Time) {
 				c.addDump(cp.table, a.before, counters, -1)
 			}
 		}
+		if now.Before(c.last) {
+			// The clock was set back, where there is no monotonic one: rates count from here.
+			for _, cp := range []*checkpoint{&c.base, &c.mid} {
+				cp.at = now
+				cp.table.copyFrom(out)
+			}
+		}
 	}
 	c.snap.Table, c.next = out, old
 	c.snap.rules = c.rules

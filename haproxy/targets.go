@@ -65,8 +65,8 @@ func (c *Collector) SetTargets(targets []Target) error {
 		gone = gone[1:]
 	}
 	c.slots, c.gone = slots, gone
-	for len(c.free) < min(runtime.GOMAXPROCS(0), len(c.slots)) {
-		c.free = append(c.free, new(Table))
+	for len(c.mergers) < min(runtime.GOMAXPROCS(0), len(c.slots)) {
+		c.mergers = append(c.mergers, c.newMerger())
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // ParseTyped reads the answer to "show stat typed", with its closing blank line, as a
@@ -235,21 +236,21 @@ func LearnTags(ctx context.Context, target Target, t *Table) (Tags, error) {
 		return nil, err
 	}
 	defer s.close()
-	ctx, cancel := inTime(ctx)
-	defer cancel()
+	deadline, stop := s.inTime(ctx)
+	defer stop()
 	if s.page != nil {
 		return nil, fmt.Errorf("haproxy: %s: tags are learned from a stats socket only", s.name)
 	}
 	prefix, end := "", "\n"
-	if data, err := s.ask(ctx, "show proc;quit\n", isUnknown); err == nil {
+	if data, err := s.ask(ctx, deadline, "show proc;quit\n", isUnknown); err == nil {
 		if workers := readWorkers(data); len(workers) > 0 && !isUnknown(data) {
 			prefix, end = "@!"+strconv.FormatInt(workers[0].pid, 10)+" ", ";quit\n"
 		}
 	}
-	return s.learn(ctx, prefix, end, t.samples())
+	return s.learn(ctx, deadline, prefix, end, t.samples())
 }
 
-func (s *source) learn(ctx context.Context, prefix, end string, samples []int64) (Tags, error) {
+func (s *source) learn(ctx context.Context, deadline time.Time, prefix, end string, samples []int64) (Tags, error) {
 	var commands []string
 	for _, iid := range samples {
 		commands = append(commands, fmt.Sprintf("%sshow stat %d -1 -1 typed", prefix, iid))
@@ -257,7 +258,7 @@ func (s *source) learn(ctx context.Context, prefix, end string, samples []int64)
 	if len(commands) == 0 {
 		return nil, fmt.Errorf("haproxy: %s: the dump has no frontend and no backend to ask about", s.name)
 	}
-	data, err := s.ask(ctx, strings.Join(commands, ";")+end, func([]byte) bool { return false })
+	data, err := s.ask(ctx, deadline, strings.Join(commands, ";")+end, func([]byte) bool { return false })
 	if err != nil {
 		return nil, err
 	}
