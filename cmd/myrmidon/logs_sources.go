@@ -179,13 +179,16 @@ func (n *following) openSource(ctx context.Context, cfg notify.Config, s *logFee
 		}
 	case strings.HasPrefix(s.source, "webhook://"):
 		s.feed, err = cfg.Webhook(notify.WebhookConfig{
-			Address: s.source, Dir: filepath.Join(dir, "events"), Token: os.Getenv(webhookToken),
+			Address: s.source, Dir: n.eventsOf(s.source), Token: os.Getenv(webhookToken),
 			Cert: n.f.cert, Key: n.f.key, Topics: n.f.topics,
 		})
 		if err != nil {
 			return err
 		}
 		fmt.Fprintf(n.screen, "myrmidon: taking events at %s\n", s.feed)
+		if left := s.feed.Stats().Waiting; left > 0 {
+			fmt.Fprintf(n.screen, "myrmidon: %s left here before, to be shipped now\n", plural(left, "event"))
+		}
 	default:
 		if err = os.MkdirAll(dir, 0o700); err == nil {
 			s.feed, err = n.listing(cfg, s, dir)
@@ -196,6 +199,12 @@ func (n *following) openSource(ctx context.Context, cfg notify.Config, s *logFee
 	}
 	s.count = logs.NewSourceCount(s.name, s.feed.String())
 	return nil
+}
+
+// eventsOf is the folder in which events of a webhook wait. It is of the source alone: they were
+// answered, so whatever --to is when they are shipped, nobody sends them again.
+func (n *following) eventsOf(source string) string {
+	return filepath.Join(filepath.Dir(n.dir), "events", shortHash(source))
 }
 
 // listing makes the feed of a prefix or folder.

@@ -356,7 +356,7 @@ func TestAFollowerThatIsKilledLosesNothing(t *testing.T) {
 	until(t, "each line has arrived", func() bool { return len(ids(t, server.Received())) == s.lines })
 	until(t, "all messages are deleted", func() bool { return stub.Left() == 0 })
 	until(t, "all events are done", func() bool {
-		left, err := filepath.Glob(filepath.Join(s.dir, "state", "follow", "*", "*", "events", "*"))
+		left, err := filepath.Glob(filepath.Join(s.dir, "state", "follow", "events", "*", "*.json"))
 		return err == nil && len(left) == 0
 	})
 	sum := f.end(0)

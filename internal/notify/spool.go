@@ -14,7 +14,10 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
+
+	"myrmidon"
 )
 
 // spool keeps events in a folder until they are done, a file each. An event that comes again
@@ -23,6 +26,7 @@ type spool struct {
 	dir   string
 	most  int
 	ready chan *event // has room for all
+	lock  *os.File
 
 	put  sync.Mutex // held while an event is written: a second one of its kind waits
 	mu   sync.Mutex
@@ -50,16 +54,26 @@ func (e *event) object() (Object, error) {
 // errFull is the error of a spool that takes nothing more for now.
 var errFull = errors.New("notify: too many events wait")
 
-// openSpool opens a folder with what is in it, the oldest first.
-func openSpool(dir string, most int) (*spool, error) {
+// openSpool opens a folder with what is in it, the oldest first. The folder is this spool's until
+// it is closed: two would each do what is in it, and remove what the other is writing.
+func openSpool(dir string, most int) (_ *spool, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
+	lock, err := lockFolder(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, lock.Close())
+		}
+	}()
 	files, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, err
 	}
-	s := &spool{dir: dir, most: most, kept: make(map[string]*event)}
+	s := &spool{dir: dir, most: most, lock: lock, kept: make(map[string]*event)}
 	var all []*event
 	for _, entry := range files {
 		file := filepath.Join(dir, entry.Name())
@@ -90,6 +104,25 @@ func openSpool(dir string, most int) (*spool, error) {
 	}
 	return s, nil
 }
+
+// lockFolder takes a folder by a file beside it, until that is closed or the process ends.
+func lockFolder(dir string) (*os.File, error) {
+	f, err := os.OpenFile(dir+".lock", os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			err = myrmidon.WithHint(fmt.Errorf("%s: events of this webhook are taken by another process, or by another source of this one", dir),
+				"end the other, give this one another address, or another --state folder")
+		}
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// close leaves the folder to others.
+func (s *spool) close() error { return s.lock.Close() }
 
 // keep has an object on disk when it returns nil; fresh is false if it was there. The error is
 // errFull, or that of the disk.

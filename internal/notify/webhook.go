@@ -39,7 +39,8 @@ const (
 type WebhookConfig struct {
 	// Address is webhook://HOST:PORT/PATH.
 	Address string
-	// Dir is the folder in which events are kept, of this webhook alone.
+	// Dir is the folder in which events are kept, of this webhook alone: DIR.lock beside it says
+	// whose it is.
 	Dir string
 	// Token is what a sender has to show, as a bearer token or as the password of basic
 	// authentication, which is what SNS has. Beyond loopback there has to be one.
@@ -122,7 +123,7 @@ func loopback(host string) bool {
 
 func (h *webhook) waiting() int64 { return h.spool.waiting() }
 
-func (*webhook) end() error { return nil } // the folder knows
+func (h *webhook) end() error { return h.spool.close() } // the folder knows what is left
 
 func (h *webhook) follow(f *Feed) (err error) {
 	if h.listener == nil {
