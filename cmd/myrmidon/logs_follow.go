@@ -170,10 +170,7 @@ func (n *following) end(err error) error {
 
 // one ships an object, unless it is done, and parks what is left of it.
 func (n *following) one(ctx context.Context, s *logFeed, o notify.Object) error {
-	from := s.address
-	if o.Bucket != "" {
-		from = logs.Address{Source: "s3://" + o.Bucket, Base: "s3://" + o.Bucket}
-	}
+	from := s.of(o)
 	if !logs.IsLog(o.Key) {
 		return nil
 	}
@@ -186,6 +183,25 @@ func (n *following) one(ctx context.Context, s *logFeed, o notify.Object) error 
 		}
 		return shipped.ETag, err
 	})
+}
+
+// of is where an object is that a source tells of.
+func (s *logFeed) of(o notify.Object) logs.Address {
+	if o.Bucket == "" {
+		return s.address
+	}
+	return logs.Address{Source: "s3://" + o.Bucket, Base: "s3://" + o.Bucket}
+}
+
+// giveUp parks an object that could not be shipped for a day.
+func (n *following) giveUp(ctx context.Context, s *logFeed, o notify.Object, why error) error {
+	given, err := n.ships.GiveUp(ctx, s.of(o), o.Key, why, n.park)
+	if err != nil {
+		return err
+	}
+	s.count.Begin()
+	s.count.End(given, nil)
+	return nil
 }
 
 // park appends lines that were not delivered to a file, before anybody hears that their

@@ -180,7 +180,8 @@ func (n *following) openSource(ctx context.Context, cfg notify.Config, s *logFee
 	case strings.HasPrefix(s.source, "webhook://"):
 		s.feed, err = cfg.Webhook(notify.WebhookConfig{
 			Address: s.source, Dir: n.eventsOf(s.source), Token: os.Getenv(webhookToken),
-			Cert: n.f.cert, Key: n.f.key, Topics: n.f.topics,
+			Cert: n.f.cert, Key: n.f.key, Topics: n.f.topics, NotIts: logs.OfDestination,
+			GiveUp: func(ctx context.Context, o notify.Object, why error) error { return n.giveUp(ctx, s, o, why) },
 		})
 		if err != nil {
 			return err

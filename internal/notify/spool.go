@@ -41,7 +41,10 @@ type event struct {
 	Size      int64     `json:"size,omitempty"`
 	Sequencer string    `json:"sequencer,omitempty"`
 	At        time.Time `json:"at"`
-	file      string
+	// Failing is since when the object could not be done, each time by its own fault.
+	Failing time.Time `json:"failing,omitzero"`
+	file    string
+	tries   int // in vain, of this process
 }
 
 // object returns what has come.
@@ -132,7 +135,10 @@ func (s *spool) keep(o Object) (fresh bool, err error) {
 		which = rand.Text() // nobody knows whether two are one
 	}
 	sum := sha256.Sum256([]byte(o.Bucket + "\x00" + o.Key + "\x00" + which))
-	e := &event{o.Bucket, url.QueryEscape(o.Key), o.ETag, o.Size, o.Sequencer, time.Now().UTC(), filepath.Join(s.dir, hex.EncodeToString(sum[:16])+".json")}
+	e := &event{
+		Bucket: o.Bucket, Key: url.QueryEscape(o.Key), ETag: o.ETag, Size: o.Size, Sequencer: o.Sequencer, At: time.Now().UTC(),
+		file: filepath.Join(s.dir, hex.EncodeToString(sum[:16])+".json"),
+	}
 	data, err := json.Marshal(e)
 	if err != nil {
 		return false, err
@@ -157,6 +163,19 @@ func (s *spool) keep(o Object) (fresh bool, err error) {
 	s.mu.Unlock()
 	s.ready <- e
 	return true, nil
+}
+
+// fails remembers since when an event could not be done: not at all if since is zero.
+func (s *spool) fails(e *event, since time.Time) error {
+	if e.Failing.IsZero() == since.IsZero() {
+		return nil
+	}
+	e.Failing = since
+	data, err := json.Marshal(e)
+	if err != nil {
+		return err
+	}
+	return writeSynced(e.file, data)
 }
 
 // drop forgets an event that is done.

@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"myrmidon"
@@ -49,8 +50,16 @@ type WebhookConfig struct {
 	Cert, Key string
 	// Topics are ARNs of the topics of SNS that may send and subscribe.
 	Topics []string
-	// Most is how many events are kept that are not done; 10,000 if 0.
+	// Most is how many events are kept that are not done; 10,000 if 0. Half of them are warned of.
 	Most int
+	// GiveUp keeps elsewhere what is known of an object that could not be done for Patience, a
+	// day if 0; its event is forgotten then, or else would keep its place for ever. Where it returns
+	// an error the event stays. Without GiveUp all stay.
+	GiveUp   func(ctx context.Context, o Object, why error) error
+	Patience time.Duration
+	// NotIts reports whether an error of [Do] is not the object's own, as when no object can be
+	// delivered now: nothing is given up for it. nil: all are the objects' own.
+	NotIts func(error) bool
 }
 
 // webhook is a server that a feed follows.
@@ -62,6 +71,7 @@ type webhook struct {
 	spool    *spool
 	topics   topics
 	requests chan struct{} // has room for those that are read
+	filling  atomic.Bool   // and that was told
 }
 
 // Webhook returns a feed of the events that are posted to an address, and listens there. An
@@ -94,6 +104,9 @@ func (c Config) Webhook(cfg WebhookConfig) (*Feed, error) {
 	}
 	if h.cfg.Most == 0 {
 		h.cfg.Most = mostEvents
+	}
+	if h.cfg.Patience == 0 {
+		h.cfg.Patience = patience
 	}
 	if cfg.Cert != "" { // a wrong one is told now; it is read anew when it is served
 		if _, err := tls.LoadX509KeyPair(cfg.Cert, cfg.Key); err != nil {
@@ -147,6 +160,7 @@ func (h *webhook) follow(f *Feed) (err error) {
 		ended <- server.Serve(listener)
 	}()
 	f.well()
+	h.fills(f)
 	for {
 		select {
 		case e := <-h.spool.ready:
@@ -166,23 +180,6 @@ func (h *webhook) follow(f *Feed) (err error) {
 			<-ended
 			return nil
 		}
-	}
-}
-
-// work has the object of an event done.
-func (h *webhook) work(f *Feed, e *event) {
-	o, err := e.object()
-	if err == nil {
-		err = f.do(f.working, o)
-	}
-	f.release()
-	if err != nil {
-		f.cfg.Log.Warn("an object is tried again", "source", f.name, "bucket", o.Bucket, "object", o.Key, "err", err)
-		time.AfterFunc(f.cfg.Again, func() { h.spool.ready <- e })
-		return
-	}
-	if err := h.spool.drop(e); err != nil {
-		f.cfg.Log.Warn("an event that is done could not be forgotten, and is done again after a restart", "err", err)
 	}
 }
 
@@ -286,6 +283,7 @@ func (h *webhook) take(f *Feed, ctx context.Context, body []byte) (status int, t
 		if fresh {
 			f.told(1)
 			f.over(1) // the folder is what counts
+			h.fills(f)
 		}
 	}
 	if strange != nil {
