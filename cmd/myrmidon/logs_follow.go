@@ -45,6 +45,9 @@ func (a *app) followLogs(ctx context.Context, f shipFlags, in []string) error {
 	if err := f.checkFollow(); err != nil {
 		return err
 	}
+	if err := enoughFiles(shipFiles(a.slots, len(in), f.to)+webhookFiles(in), "logs ship --follow"); err != nil {
+		return err
+	}
 	n := &following{app: a, f: &f}
 	var err error
 	if n.spec.Filter, err = f.filter(); err != nil {

@@ -146,10 +146,10 @@ func (h *webhook) follow(f *Feed) (err error) {
 	}
 	server := &http.Server{
 		Handler:           http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.answer(f, w, r) }),
-		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: 60 * time.Second, IdleTimeout: 2 * time.Minute,
+		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: 60 * time.Second, IdleTimeout: 30 * time.Second,
 		ErrorLog: slog.NewLogLogger(f.cfg.Log.Handler(), slog.LevelWarn),
 	}
-	listener := h.listener
+	listener := limit(h.listener, MostConnections)
 	h.listener = nil
 	ended := make(chan error, 1)
 	go func() {
@@ -201,14 +201,14 @@ func (h *webhook) allowed(r *http.Request) bool {
 func (h *webhook) answer(f *Feed, w http.ResponseWriter, r *http.Request) {
 	switch {
 	case r.URL.Path != h.path:
-		http.NotFound(w, r)
+		refuse(w, "nothing is here", http.StatusNotFound)
 		return
 	case r.Header.Get("Origin") != "":
-		http.Error(w, "pages in browsers have nothing to tell", http.StatusForbidden)
+		refuse(w, "pages in browsers have nothing to tell", http.StatusForbidden)
 		return
 	case !h.allowed(r):
 		w.Header().Set("WWW-Authenticate", `Basic realm="myrmidon"`) // SNS looks for it
-		http.Error(w, "a token is needed: Authorization: Bearer TOKEN, or the password of basic authentication", http.StatusUnauthorized)
+		refuse(w, "a token is needed: Authorization: Bearer TOKEN, or the password of basic authentication", http.StatusUnauthorized)
 		return
 	case r.Method == http.MethodHead || r.Method == http.MethodGet: // MinIO asks whether we are there
 		return
@@ -240,9 +240,18 @@ func (h *webhook) answer(f *Feed, w http.ResponseWriter, r *http.Request) {
 	case http.StatusOK:
 	case http.StatusServiceUnavailable:
 		busy(w, text)
+	case http.StatusForbidden:
+		refuse(w, text, status)
 	default:
 		http.Error(w, text, status)
 	}
+}
+
+// refuse answers whoever may not send, and ends the connection: it would keep one of
+// MostConnections.
+func refuse(w http.ResponseWriter, text string, status int) {
+	w.Header().Set("Connection", "close")
+	http.Error(w, text, status)
 }
 
 // busy asks a sender to try again.
