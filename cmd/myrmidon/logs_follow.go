@@ -81,6 +81,7 @@ func (a *app) followLogs(ctx context.Context, f shipFlags, in []string) error {
 	})
 	var watch, feeds sync.WaitGroup
 	watch.Go(func() { n.watch(taking) })
+	watch.Go(func() { n.alarm(taking) })
 	for _, s := range n.sources {
 		feeds.Go(func() {
 			s.feed.Run(taking, working, func(ctx context.Context, o notify.Object) error { return n.one(ctx, s, o) },

@@ -67,7 +67,7 @@ func (f *followFlags) checkFollow() error {
 	if (f.cert == "") != (f.key == "") {
 		return usage(errors.New("--tls-cert and --tls-key belong together"))
 	}
-	return nil
+	return checkWebhook(f.webhook)
 }
 
 // follows reports whether sources can only be followed.

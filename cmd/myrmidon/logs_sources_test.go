@@ -258,6 +258,7 @@ func TestNoSourceCanBeFollowed(t *testing.T) {
 		{exitUsage, "no source is called that", []string{gone, "--expect", "nobody=10m"}},
 		{exitUsage, "--expect", []string{gone, "--expect", "soon"}},
 		{exitUsage, "--stats", []string{gone, "--stats", "1ms"}},
+		{exitUsage, "--webhook: this is no URL", []string{gone, "--webhook", "chat/s3cret"}},
 		{exitUsage, "belong together", []string{"webhook://127.0.0.1:0/", "--tls-cert", "x"}},
 		{exitFailed, "MYRMIDON_WEBHOOK_TOKEN", []string{"webhook://0.0.0.0:0/"}},
 		{exitFailed, "topic", []string{"webhook://127.0.0.1:0/", "--sns-topic", "logs"}},
