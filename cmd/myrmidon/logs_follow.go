@@ -123,6 +123,9 @@ func (n *following) open(ctx context.Context) error {
 			return errors.Join(err, closeErr)
 		}
 	}
+	for _, left := range notify.LeftIn(n.events()) {
+		fmt.Fprintf(n.screen, "myrmidon: %s of %s left here, which is not followed now\n", plural(left.Events, "event"), plain(left.Address))
+	}
 	return nil
 }
 

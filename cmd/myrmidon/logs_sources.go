@@ -179,7 +179,7 @@ func (n *following) openSource(ctx context.Context, cfg notify.Config, s *logFee
 		}
 	case strings.HasPrefix(s.source, "webhook://"):
 		s.feed, err = cfg.Webhook(notify.WebhookConfig{
-			Address: s.source, Dir: n.eventsOf(s.source), Token: os.Getenv(webhookToken),
+			Address: s.source, Dir: filepath.Join(n.events(), shortHash(s.source)), Token: os.Getenv(webhookToken),
 			Cert: n.f.cert, Key: n.f.key, Topics: n.f.topics, NotIts: logs.OfDestination,
 			GiveUp: func(ctx context.Context, o notify.Object, why error) error { return n.giveUp(ctx, s, o, why) },
 		})
@@ -202,11 +202,9 @@ func (n *following) openSource(ctx context.Context, cfg notify.Config, s *logFee
 	return nil
 }
 
-// eventsOf is the folder in which events of a webhook wait. It is of the source alone: they were
-// answered, so whatever --to is when they are shipped, nobody sends them again.
-func (n *following) eventsOf(source string) string {
-	return filepath.Join(filepath.Dir(n.dir), "events", shortHash(source))
-}
+// events is the folder in which webhooks' events wait, a folder each. They are of their webhooks
+// alone: they were answered, so whatever --to is when they are shipped, nobody sends them again.
+func (n *following) events() string { return filepath.Join(filepath.Dir(n.dir), "events") }
 
 // listing makes the feed of a prefix or folder.
 func (n *following) listing(cfg notify.Config, s *logFeed, dir string) (*notify.Feed, error) {

@@ -27,6 +27,12 @@ func TestEventsOutliveAnotherDestination(t *testing.T) {
 		post(t, at, event(o, "1"), 200)
 	}
 	f.kill()
+	f = s.follower("webhook://127.0.0.1:0/other", "--to", "lumberjack://"+silent.Addr())
+	f.hook()
+	until(t, "the events that wait are mentioned", func() bool {
+		return strings.Contains(f.told.String(), "2 events of webhook://127.0.0.1:0/s3 left here, which is not followed now")
+	})
+	f.end(0)
 	server := lumberjackServer(t, func(int) sinkfault.Window { return sinkfault.Window{} })
 	f = s.follower("webhook://127.0.0.1:0/s3", "--to", "lumberjack://"+server.Addr()+"?connections=3")
 	until(t, "each line has arrived at the other", func() bool { return len(ids(t, server.Received())) == s.lines })

@@ -116,7 +116,7 @@ func TestAnEventIsTriedLessOften(t *testing.T) {
 		t.Errorf("four tries within %v", took)
 	}
 	h.end()
-	s, err := openSpool(cfg.Dir, 1)
+	s, err := openSpool(cfg.Dir, "webhook://x", 1)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,10 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
-
-	"myrmidon"
 )
 
 // spool keeps events in a folder until they are done, a file each. An event that comes again
@@ -57,13 +54,13 @@ func (e *event) object() (Object, error) {
 // errFull is the error of a spool that takes nothing more for now.
 var errFull = errors.New("notify: too many events wait")
 
-// openSpool opens a folder with what is in it, the oldest first. The folder is this spool's until
+// openSpool opens a folder with what is in it, the oldest first; of is the webhook's address. The folder is this spool's until
 // it is closed: two would each do what is in it, and remove what the other is writing.
-func openSpool(dir string, most int) (_ *spool, err error) {
+func openSpool(dir, of string, most int) (_ *spool, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	lock, err := lockFolder(dir)
+	lock, err := lockFolder(dir, of)
 	if err != nil {
 		return nil, err
 	}
@@ -106,22 +103,6 @@ func openSpool(dir string, most int) (_ *spool, err error) {
 		s.ready <- e
 	}
 	return s, nil
-}
-
-// lockFolder takes a folder by a file beside it, until that is closed or the process ends.
-func lockFolder(dir string) (*os.File, error) {
-	f, err := os.OpenFile(dir+".lock", os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		if errors.Is(err, syscall.EWOULDBLOCK) {
-			err = myrmidon.WithHint(fmt.Errorf("%s: events of this webhook are taken by another process, or by another source of this one", dir),
-				"end the other, give this one another address, or another --state folder")
-		}
-		return nil, errors.Join(err, f.Close())
-	}
-	return f, nil
 }
 
 // close leaves the folder to others.

@@ -2,7 +2,9 @@ package notify
 
 import (
 	"context"
+	"errors"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -19,4 +21,23 @@ func TestEventsAreOfOneWebhookAtATime(t *testing.T) {
 	}
 	h.end()
 	newHook(t, cfg, func(context.Context, Object) error { return nil })
+}
+
+// Events of a webhook that nobody follows any more are found.
+func TestEventsThatAreLeftAreFound(t *testing.T) {
+	dir := t.TempDir()
+	if left := LeftIn(filepath.Join(dir, "none")); left != nil {
+		t.Errorf("%v in a folder that is not there", left)
+	}
+	h := newHook(t, WebhookConfig{Dir: filepath.Join(dir, "one")}, func(context.Context, Object) error { return errors.New("not now") })
+	newHook(t, WebhookConfig{Dir: filepath.Join(dir, "empty")}, func(context.Context, Object) error { return nil }).end()
+	h.post(put("a"), 200)
+	h.post(put("b"), 200)
+	if left := LeftIn(dir); left != nil {
+		t.Errorf("%v is left of what is followed", left)
+	}
+	h.end()
+	if left := LeftIn(dir); !slices.Equal(left, []Left{{"webhook://127.0.0.1:0/s3", 2}}) {
+		t.Errorf("%v", left)
+	}
 }

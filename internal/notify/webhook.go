@@ -116,7 +116,7 @@ func (c Config) Webhook(cfg WebhookConfig) (*Feed, error) {
 	if h.listener, err = net.Listen("tcp", h.at); err != nil {
 		return nil, err
 	}
-	if h.spool, err = openSpool(cfg.Dir, h.cfg.Most); err != nil {
+	if h.spool, err = openSpool(cfg.Dir, cfg.Address, h.cfg.Most); err != nil {
 		return nil, errors.Join(err, h.listener.Close())
 	}
 	scheme := "http"
