@@ -74,7 +74,10 @@ fuzz: ## run each fuzz target for FUZZTIME (20s)
 	@GO='$(GO)' scripts/fuzz.sh $(FUZZTIME)
 
 .PHONY: lint
-lint: ## gofumpt, go vet and staticcheck
+lint: ## gofumpt, go vet and staticcheck; no marks of a merge
+	@if git rev-parse --is-inside-work-tree >/dev/null 2>&1 && git grep -nE '^(<<<<<<<|>>>>>>>) ' >&2; then \
+		printf 'these are marks of a merge conflict: resolve it\n' >&2; exit 1; \
+	fi
 	@unformatted=$$($(TOOL) gofumpt -l .) || exit 1; \
 	if [ -n "$$unformatted" ]; then \
 		printf 'not formatted as gofumpt has it (make format does it):\n%s\n' "$$unformatted" >&2; exit 1; \

@@ -45,6 +45,9 @@ func (a *app) followLogs(ctx context.Context, f shipFlags, in []string) error {
 	if err := f.checkFollow(); err != nil {
 		return err
 	}
+	if err := enoughFiles(shipFiles(a.slots, len(in), f.to)+webhookFiles(in), "logs ship --follow"); err != nil {
+		return err
+	}
 	n := &following{app: a, f: &f}
 	var err error
 	if n.spec.Filter, err = f.filter(); err != nil {
@@ -78,6 +81,7 @@ func (a *app) followLogs(ctx context.Context, f shipFlags, in []string) error {
 	})
 	var watch, feeds sync.WaitGroup
 	watch.Go(func() { n.watch(taking) })
+	watch.Go(func() { n.alarm(taking) })
 	for _, s := range n.sources {
 		feeds.Go(func() {
 			s.feed.Run(taking, working, func(ctx context.Context, o notify.Object) error { return n.one(ctx, s, o) },
@@ -118,6 +122,9 @@ func (n *following) open(ctx context.Context) error {
 			_, closeErr := n.ships.Close()
 			return errors.Join(err, closeErr)
 		}
+	}
+	for _, left := range notify.LeftIn(n.events()) {
+		fmt.Fprintf(n.screen, "myrmidon: %s of %s left here, which is not followed now\n", plural(left.Events, "event"), plain(left.Address))
 	}
 	return nil
 }
@@ -170,10 +177,7 @@ func (n *following) end(err error) error {
 
 // one ships an object, unless it is done, and parks what is left of it.
 func (n *following) one(ctx context.Context, s *logFeed, o notify.Object) error {
-	from := s.address
-	if o.Bucket != "" {
-		from = logs.Address{Source: "s3://" + o.Bucket, Base: "s3://" + o.Bucket}
-	}
+	from := s.of(o)
 	if !logs.IsLog(o.Key) {
 		return nil
 	}
@@ -186,6 +190,25 @@ func (n *following) one(ctx context.Context, s *logFeed, o notify.Object) error 
 		}
 		return shipped.ETag, err
 	})
+}
+
+// of is where an object is that a source tells of.
+func (s *logFeed) of(o notify.Object) logs.Address {
+	if o.Bucket == "" {
+		return s.address
+	}
+	return logs.Address{Source: "s3://" + o.Bucket, Base: "s3://" + o.Bucket}
+}
+
+// giveUp parks an object that could not be shipped for a day.
+func (n *following) giveUp(ctx context.Context, s *logFeed, o notify.Object, why error) error {
+	given, err := n.ships.GiveUp(ctx, s.of(o), o.Key, why, n.park)
+	if err != nil {
+		return err
+	}
+	s.count.Begin()
+	s.count.End(given, nil)
+	return nil
 }
 
 // park appends lines that were not delivered to a file, before anybody hears that their

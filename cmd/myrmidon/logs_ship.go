@@ -77,6 +77,9 @@ authentication, and --tls-cert and --tls-key, since a token alone crosses the ne
 			if f.webhook != "" && len(f.expect) == 0 && !fromEnvironment("webhook") {
 				return usage(errors.New("--webhook is called for --expect DURATION, which is missing"))
 			}
+			if err := checkWebhook(f.webhook); err != nil {
+				return err
+			}
 			if f.follow || follows(in) {
 				return a.followLogs(c.Context(), f, in)
 			}
@@ -226,7 +229,11 @@ func (f *shipFlags) after(ctx context.Context, a *app, spec logs.Spec, sum *logs
 		what = "the newest line is of " + sum.Newest.Format(time.RFC3339)
 	}
 	if f.webhook != "" {
-		a.call(ctx, f.webhook, spec.Base, spec.Base, what, true)
+		client := alarmClient()
+		defer client.CloseIdleConnections()
+		if err := callWebhook(ctx, client, f.webhook, spec.Base, spec.Base, what, true); err != nil {
+			a.log.Warn("--webhook could not be told", "err", err)
+		}
 	}
 	return &exitError{exitPartial, myrmidon.WithHint(fmt.Errorf("--expect %v: %s", expect, what), "is the load balancer's log turned on, and is this its prefix?")}
 }

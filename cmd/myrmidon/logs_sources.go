@@ -67,7 +67,7 @@ func (f *followFlags) checkFollow() error {
 	if (f.cert == "") != (f.key == "") {
 		return usage(errors.New("--tls-cert and --tls-key belong together"))
 	}
-	return nil
+	return checkWebhook(f.webhook)
 }
 
 // onlyFollowing refuses flags that do nothing without --follow.
@@ -193,13 +193,17 @@ func (n *following) openSource(ctx context.Context, cfg notify.Config, s *logFee
 		}
 	case strings.HasPrefix(s.source, "webhook://"):
 		s.feed, err = cfg.Webhook(notify.WebhookConfig{
-			Address: s.source, Dir: filepath.Join(dir, "events"), Token: os.Getenv(webhookToken),
-			Cert: n.f.cert, Key: n.f.key, Topics: n.f.topics,
+			Address: s.source, Dir: filepath.Join(n.events(), shortHash(s.source)), Token: os.Getenv(webhookToken),
+			Cert: n.f.cert, Key: n.f.key, Topics: n.f.topics, NotIts: logs.OfDestination,
+			GiveUp: func(ctx context.Context, o notify.Object, why error) error { return n.giveUp(ctx, s, o, why) },
 		})
 		if err != nil {
 			return err
 		}
 		fmt.Fprintf(n.screen, "myrmidon: taking events at %s\n", s.feed)
+		if left := s.feed.Stats().Waiting; left > 0 {
+			fmt.Fprintf(n.screen, "myrmidon: %s left here before, to be shipped now\n", plural(left, "event"))
+		}
 	default:
 		if err = os.MkdirAll(dir, 0o700); err == nil {
 			s.feed, err = n.listing(cfg, s, dir)
@@ -211,6 +215,10 @@ func (n *following) openSource(ctx context.Context, cfg notify.Config, s *logFee
 	s.count = logs.NewSourceCount(s.name, s.feed.String())
 	return nil
 }
+
+// events is the folder in which webhooks' events wait, a folder each. They are of their webhooks
+// alone: they were answered, so whatever --to is when they are shipped, nobody sends them again.
+func (n *following) events() string { return filepath.Join(filepath.Dir(n.dir), "events") }
 
 // listing makes the feed of a prefix or folder.
 func (n *following) listing(cfg notify.Config, s *logFeed, dir string) (*notify.Feed, error) {

@@ -1,13 +1,9 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"net/http"
-	"net/url"
 	"os"
 	"runtime"
 	"strings"
@@ -34,7 +30,7 @@ func (n *following) watch(ctx context.Context) {
 				fmt.Fprintf(n.screen, "myrmidon: %s is followed again\n", plain(s.name))
 			}
 			if is := s.expect > 0 && s.count.Quiet() > s.expect; s.quiet.Swap(is) != is {
-				n.tellQuiet(ctx, s, is)
+				n.log.Warn(s.heard(is), "source", s.name)
 			}
 		}
 		if time.Since(told) < n.f.stats {
@@ -144,45 +140,4 @@ func (n *following) writeStatus(sum logs.Summary, state string) {
 		}
 	}
 	n.status = err
-}
-
-// tellQuiet says that no line comes any more, or that lines come again.
-func (n *following) tellQuiet(ctx context.Context, s *logFeed, is bool) {
-	what := "lines come again"
-	if is {
-		what = fmt.Sprintf("no line has come for %v", s.expect)
-	}
-	n.log.Warn(what, "source", s.name)
-	if n.f.webhook == "" {
-		return
-	}
-	n.call(ctx, n.f.webhook, s.name, s.feed.String(), what, is)
-}
-
-// call tells a webhook of --expect that a source went quiet, or that lines come again.
-func (a *app) call(ctx context.Context, webhook, name, source, what string, quiet bool) {
-	body, err := json.Marshal(map[string]any{"name": name, "source": source, "quiet": quiet, "text": "myrmidon: " + name + ": " + what})
-	if err != nil {
-		return
-	}
-	ctx, stop := context.WithTimeout(ctx, 10*time.Second)
-	defer stop()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, webhook, bytes.NewReader(body))
-	if err == nil {
-		req.Header.Set("Content-Type", "application/json")
-		var resp *http.Response
-		if resp, err = http.DefaultClient.Do(req); err == nil {
-			err = resp.Body.Close()
-			if resp.StatusCode >= 300 {
-				err = fmt.Errorf("it answered %s", resp.Status)
-			}
-		}
-	}
-	if err != nil {
-		var of *url.Error
-		if errors.As(err, &of) {
-			err = of.Err // without the URL, which may hold a secret
-		}
-		a.log.Warn("the webhook was not reached", "err", err)
-	}
 }

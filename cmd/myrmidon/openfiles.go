@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"net/url"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"myrmidon"
+	"myrmidon/internal/notify"
 )
 
 const (
@@ -30,6 +32,16 @@ func shipFiles(slots, sources int, to string) uint64 {
 		}
 	}
 	return uint64(ownFiles + sourceFiles*sources + jobFiles*slots + connections)
+}
+
+// webhookFiles is how many connections others may open to webhooks among the sources.
+func webhookFiles(sources []string) (n uint64) {
+	for _, source := range sources {
+		if _, address := nameOf(source); strings.HasPrefix(address, "webhook://") {
+			n += notify.MostConnections
+		}
+	}
+	return n
 }
 
 // enoughFiles refuses what this process may not have open at once, before the work begins: in

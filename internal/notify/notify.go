@@ -8,7 +8,8 @@
 // Each object that a source tells of is handed over until it is done; so objects come at least
 // once, and [Done] knows those that come again. A message is deleted when its objects are done,
 // and stays invisible to others until then. An event of a webhook is on disk before it is
-// answered. A prefix is looked at from where it was left.
+// answered, and given up, if that is wanted, only after a day of failures of its own. A prefix is
+// looked at from where it was left.
 //
 // A source that fails is tried again after 1 s, 2 s and so on, up to a minute, and does not hold
 // up others.

@@ -23,6 +23,7 @@ type spool struct {
 	dir   string
 	most  int
 	ready chan *event // has room for all
+	lock  *os.File
 
 	put  sync.Mutex // held while an event is written: a second one of its kind waits
 	mu   sync.Mutex
@@ -37,7 +38,10 @@ type event struct {
 	Size      int64     `json:"size,omitempty"`
 	Sequencer string    `json:"sequencer,omitempty"`
 	At        time.Time `json:"at"`
-	file      string
+	// Failing is since when the object could not be done, each time by its own fault.
+	Failing time.Time `json:"failing,omitzero"`
+	file    string
+	tries   int // in vain, of this process
 }
 
 // object returns what has come.
@@ -50,16 +54,26 @@ func (e *event) object() (Object, error) {
 // errFull is the error of a spool that takes nothing more for now.
 var errFull = errors.New("notify: too many events wait")
 
-// openSpool opens a folder with what is in it, the oldest first.
-func openSpool(dir string, most int) (*spool, error) {
+// openSpool opens a folder with what is in it, the oldest first; of is the webhook's address. The folder is this spool's until
+// it is closed: two would each do what is in it, and remove what the other is writing.
+func openSpool(dir, of string, most int) (_ *spool, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
+	lock, err := lockFolder(dir, of)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, lock.Close())
+		}
+	}()
 	files, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, err
 	}
-	s := &spool{dir: dir, most: most, kept: make(map[string]*event)}
+	s := &spool{dir: dir, most: most, lock: lock, kept: make(map[string]*event)}
 	var all []*event
 	for _, entry := range files {
 		file := filepath.Join(dir, entry.Name())
@@ -91,6 +105,9 @@ func openSpool(dir string, most int) (*spool, error) {
 	return s, nil
 }
 
+// close leaves the folder to others.
+func (s *spool) close() error { return s.lock.Close() }
+
 // keep has an object on disk when it returns nil; fresh is false if it was there. The error is
 // errFull, or that of the disk.
 func (s *spool) keep(o Object) (fresh bool, err error) {
@@ -99,7 +116,10 @@ func (s *spool) keep(o Object) (fresh bool, err error) {
 		which = rand.Text() // nobody knows whether two are one
 	}
 	sum := sha256.Sum256([]byte(o.Bucket + "\x00" + o.Key + "\x00" + which))
-	e := &event{o.Bucket, url.QueryEscape(o.Key), o.ETag, o.Size, o.Sequencer, time.Now().UTC(), filepath.Join(s.dir, hex.EncodeToString(sum[:16])+".json")}
+	e := &event{
+		Bucket: o.Bucket, Key: url.QueryEscape(o.Key), ETag: o.ETag, Size: o.Size, Sequencer: o.Sequencer, At: time.Now().UTC(),
+		file: filepath.Join(s.dir, hex.EncodeToString(sum[:16])+".json"),
+	}
 	data, err := json.Marshal(e)
 	if err != nil {
 		return false, err
@@ -124,6 +144,19 @@ func (s *spool) keep(o Object) (fresh bool, err error) {
 	s.mu.Unlock()
 	s.ready <- e
 	return true, nil
+}
+
+// fails remembers since when an event could not be done: not at all if since is zero.
+func (s *spool) fails(e *event, since time.Time) error {
+	if e.Failing.IsZero() == since.IsZero() {
+		return nil
+	}
+	e.Failing = since
+	data, err := json.Marshal(e)
+	if err != nil {
+		return err
+	}
+	return writeSynced(e.file, data)
 }
 
 // drop forgets an event that is done.

@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"myrmidon"
@@ -39,7 +40,8 @@ const (
 type WebhookConfig struct {
 	// Address is webhook://HOST:PORT/PATH.
 	Address string
-	// Dir is the folder in which events are kept, of this webhook alone.
+	// Dir is the folder in which events are kept, of this webhook alone: DIR.lock beside it says
+	// whose it is.
 	Dir string
 	// Token is what a sender has to show, as a bearer token or as the password of basic
 	// authentication, which is what SNS has. Beyond loopback there has to be one.
@@ -48,8 +50,16 @@ type WebhookConfig struct {
 	Cert, Key string
 	// Topics are ARNs of the topics of SNS that may send and subscribe.
 	Topics []string
-	// Most is how many events are kept that are not done; 10,000 if 0.
+	// Most is how many events are kept that are not done; 10,000 if 0. Half of them are warned of.
 	Most int
+	// GiveUp keeps elsewhere what is known of an object that could not be done for Patience, a
+	// day if 0; its event is forgotten then, or else would keep its place for ever. Where it returns
+	// an error the event stays. Without GiveUp all stay.
+	GiveUp   func(ctx context.Context, o Object, why error) error
+	Patience time.Duration
+	// NotIts reports whether an error of [Do] is not the object's own, as when no object can be
+	// delivered now: nothing is given up for it. nil: all are the objects' own.
+	NotIts func(error) bool
 }
 
 // webhook is a server that a feed follows.
@@ -61,6 +71,7 @@ type webhook struct {
 	spool    *spool
 	topics   topics
 	requests chan struct{} // has room for those that are read
+	filling  atomic.Bool   // and that was told
 }
 
 // Webhook returns a feed of the events that are posted to an address, and listens there. An
@@ -94,6 +105,9 @@ func (c Config) Webhook(cfg WebhookConfig) (*Feed, error) {
 	if h.cfg.Most == 0 {
 		h.cfg.Most = mostEvents
 	}
+	if h.cfg.Patience == 0 {
+		h.cfg.Patience = patience
+	}
 	if cfg.Cert != "" { // a wrong one is told now; it is read anew when it is served
 		if _, err := tls.LoadX509KeyPair(cfg.Cert, cfg.Key); err != nil {
 			return nil, err
@@ -102,7 +116,7 @@ func (c Config) Webhook(cfg WebhookConfig) (*Feed, error) {
 	if h.listener, err = net.Listen("tcp", h.at); err != nil {
 		return nil, err
 	}
-	if h.spool, err = openSpool(cfg.Dir, h.cfg.Most); err != nil {
+	if h.spool, err = openSpool(cfg.Dir, cfg.Address, h.cfg.Most); err != nil {
 		return nil, errors.Join(err, h.listener.Close())
 	}
 	scheme := "http"
@@ -122,7 +136,7 @@ func loopback(host string) bool {
 
 func (h *webhook) waiting() int64 { return h.spool.waiting() }
 
-func (*webhook) end() error { return nil } // the folder knows
+func (h *webhook) end() error { return h.spool.close() } // the folder knows what is left
 
 func (h *webhook) follow(f *Feed) (err error) {
 	if h.listener == nil {
@@ -132,10 +146,10 @@ func (h *webhook) follow(f *Feed) (err error) {
 	}
 	server := &http.Server{
 		Handler:           http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.answer(f, w, r) }),
-		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: 60 * time.Second, IdleTimeout: 2 * time.Minute,
+		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: 60 * time.Second, IdleTimeout: 30 * time.Second,
 		ErrorLog: slog.NewLogLogger(f.cfg.Log.Handler(), slog.LevelWarn),
 	}
-	listener := h.listener
+	listener := limit(h.listener, MostConnections)
 	h.listener = nil
 	ended := make(chan error, 1)
 	go func() {
@@ -146,6 +160,7 @@ func (h *webhook) follow(f *Feed) (err error) {
 		ended <- server.Serve(listener)
 	}()
 	f.well()
+	h.fills(f)
 	for {
 		select {
 		case e := <-h.spool.ready:
@@ -168,23 +183,6 @@ func (h *webhook) follow(f *Feed) (err error) {
 	}
 }
 
-// work has the object of an event done.
-func (h *webhook) work(f *Feed, e *event) {
-	o, err := e.object()
-	if err == nil {
-		err = f.do(f.working, o)
-	}
-	f.release()
-	if err != nil {
-		f.cfg.Log.Warn("an object is tried again", "source", f.name, "bucket", o.Bucket, "object", o.Key, "err", err)
-		time.AfterFunc(f.cfg.Again, func() { h.spool.ready <- e })
-		return
-	}
-	if err := h.spool.drop(e); err != nil {
-		f.cfg.Log.Warn("an event that is done could not be forgotten, and is done again after a restart", "err", err)
-	}
-}
-
 // allowed reports whether a request shows the token.
 func (h *webhook) allowed(r *http.Request) bool {
 	if h.cfg.Token == "" {
@@ -203,14 +201,14 @@ func (h *webhook) allowed(r *http.Request) bool {
 func (h *webhook) answer(f *Feed, w http.ResponseWriter, r *http.Request) {
 	switch {
 	case r.URL.Path != h.path:
-		http.NotFound(w, r)
+		refuse(w, "nothing is here", http.StatusNotFound)
 		return
 	case r.Header.Get("Origin") != "":
-		http.Error(w, "pages in browsers have nothing to tell", http.StatusForbidden)
+		refuse(w, "pages in browsers have nothing to tell", http.StatusForbidden)
 		return
 	case !h.allowed(r):
 		w.Header().Set("WWW-Authenticate", `Basic realm="myrmidon"`) // SNS looks for it
-		http.Error(w, "a token is needed: Authorization: Bearer TOKEN, or the password of basic authentication", http.StatusUnauthorized)
+		refuse(w, "a token is needed: Authorization: Bearer TOKEN, or the password of basic authentication", http.StatusUnauthorized)
 		return
 	case r.Method == http.MethodHead || r.Method == http.MethodGet: // MinIO asks whether we are there
 		return
@@ -242,9 +240,18 @@ func (h *webhook) answer(f *Feed, w http.ResponseWriter, r *http.Request) {
 	case http.StatusOK:
 	case http.StatusServiceUnavailable:
 		busy(w, text)
+	case http.StatusForbidden:
+		refuse(w, text, status)
 	default:
 		http.Error(w, text, status)
 	}
+}
+
+// refuse answers whoever may not send, and ends the connection: it would keep one of
+// MostConnections.
+func refuse(w http.ResponseWriter, text string, status int) {
+	w.Header().Set("Connection", "close")
+	http.Error(w, text, status)
 }
 
 // busy asks a sender to try again.
@@ -285,6 +292,7 @@ func (h *webhook) take(f *Feed, ctx context.Context, body []byte) (status int, t
 		if fresh {
 			f.told(1)
 			f.over(1) // the folder is what counts
+			h.fills(f)
 		}
 	}
 	if strange != nil {

@@ -283,7 +283,7 @@ func TestAWebhookBoundsWhatItReads(t *testing.T) {
 
 // Two events that name neither ETag nor sequencer may be of two objects.
 func TestEventsOfNoVersionAreKeptApart(t *testing.T) {
-	s, err := openSpool(t.TempDir(), 10)
+	s, err := openSpool(t.TempDir(), "webhook://x", 10)
 	if err != nil {
 		t.Fatal(err)
 	}
