@@ -74,11 +74,11 @@ authentication, and --tls-cert and --tls-key, since a token alone crosses the ne
 					return err
 				}
 			}
-			if f.webhook != "" && len(f.expect) == 0 && !fromEnvironment("webhook") {
-				return usage(errors.New("--webhook is called for --expect DURATION, which is missing"))
-			}
 			if err := checkWebhook(f.webhook); err != nil {
 				return err
+			}
+			if f.webhook != "" && len(f.expect) == 0 && !fromEnvironment("webhook") {
+				return usage(errors.New("--webhook is called for --expect DURATION, which is missing"))
 			}
 			if f.follow || follows(in) {
 				return a.followLogs(c.Context(), f, in)
