@@ -422,8 +422,8 @@ func TestAListingWaitsForWhatFails(t *testing.T) {
 	all = all[:3]
 	mu.Unlock()
 	end()
-	end = follow(true)
 	before := came.of("a")
+	end = follow(true)
 	until(t, "it is tried after a restart", func() bool { return came.of("a") > before })
 	time.Sleep(20 * time.Millisecond) // a few listings
 	end()

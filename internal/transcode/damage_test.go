@@ -17,12 +17,14 @@ import (
 
 	"myrmidon"
 	"myrmidon/internal/ffmpeg"
+	"myrmidon/internal/testkit/long"
 	"myrmidon/object"
 )
 
 // TestBadInputIsRefusedByName gives files that cannot become a stream. Each must be
 // a permanent error with the file's name and a remedy, and nothing may be published.
 func TestBadInputIsRefusedByName(t *testing.T) {
+	long.Test(t)
 	good := clip(t, "good.mp4", join(lavfi("320x180", "24", 8), fast("-g", "24", "-bf", "2"))...)
 	matroska := clip(t, "good.mkv", "-i", good, "-c", "copy")
 	read := func(t *testing.T, file string) []byte {

@@ -21,14 +21,11 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the golden files")
 
-// tools finds ffmpeg once. A test that needs it fails without it, unless -short.
+// tools finds ffmpeg once. A test that needs it fails without it.
 var tools = sync.OnceValues(func() (*ffmpeg.Tools, error) { return ffmpeg.Find(context.Background()) })
 
 func needTools(t testing.TB) *ffmpeg.Tools {
 	t.Helper()
-	if testing.Short() {
-		t.Skip("needs ffmpeg; not run with -short")
-	}
 	found, err := tools()
 	if err != nil {
 		t.Fatalf("these tests need ffmpeg: %v (%s)", err, myrmidon.Hint(err))

@@ -18,6 +18,7 @@ import (
 	"testing"
 
 	"myrmidon"
+	"myrmidon/internal/testkit/long"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -31,6 +32,7 @@ func tone(seconds float64, layout string) []string {
 var pcm = []string{"-c:a", "pcm_s16le"}
 
 func TestRunGivesEveryFrameOnItsTime(t *testing.T) {
+	long.Test(t)
 	tests := []struct {
 		name   string
 		source func(*testing.T) string
@@ -406,6 +408,7 @@ func tree(t *testing.T, root string) map[string]string {
 
 // TestFinishedItemsAreFoundAgain runs twice into one store.
 func TestFinishedItemsAreFoundAgain(t *testing.T) {
+	long.Test(t)
 	source := clip(t, "a.mp4", join(lavfi("320x180", "24", 5), tone(5, "stereo"), fast("-c:a", "aac"))...)
 	b := newBench(t)
 	spec := specOf(source, small())

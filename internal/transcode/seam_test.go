@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"myrmidon/internal/ffmpeg"
+	"myrmidon/internal/testkit/long"
 )
 
 // seamSources are files whose keyframes lie in all the ways that make seeking hard.
@@ -38,6 +39,7 @@ func seamSources(t *testing.T) map[string]string {
 // TestChunksDecodeTheFramesOfOneRun compares what reaches the encoder, frame by frame, bit
 // by bit: chunks one after another against the whole file in one run.
 func TestChunksDecodeTheFramesOfOneRun(t *testing.T) {
+	long.Test(t)
 	tools := needTools(t)
 	for name, file := range seamSources(t) {
 		t.Run(name, func(t *testing.T) {

@@ -21,6 +21,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"myrmidon"
+	"myrmidon/internal/testkit/long"
 	"myrmidon/object"
 )
 
@@ -181,6 +182,7 @@ func moving(t testing.TB, name string, seconds float64, options ...string) strin
 // TestAnObjectGivesTheSameStreamAsAFile runs from folder to folder, and from one plain
 // store to another.
 func TestAnObjectGivesTheSameStreamAsAFile(t *testing.T) {
+	long.Test(t)
 	for _, tt := range []struct{ name, file string }{
 		{"MP4 with its index at the end", "a.mp4"},
 		{"Matroska", "a.mkv"},
@@ -230,6 +232,7 @@ func TestAnObjectGivesTheSameStreamAsAFile(t *testing.T) {
 }
 
 func TestAJobReadsLittleMoreThanItsChunk(t *testing.T) {
+	long.Test(t)
 	// Noise is what makes the file large: 24 s in two chunks at 8 Mbit/s.
 	source := clip(t, "a.mp4", join(lavfi("640x360", "24", 24), tone(24, "stereo"),
 		fast("-vf", "noise=alls=20:allf=t", "-g", "48", "-b:v", "8M", "-minrate", "8M", "-maxrate", "8M", "-bufsize", "8M", "-c:a", "aac"))...)
