@@ -13,6 +13,7 @@ type early struct {
 	shared *earlySchema
 	began  bool
 	stuck  bool // the rest is for finish
+	stat   int  // where the answer to "show stat" begins; 0 if it has not
 	at     int  // where the next row begins
 	end    int  // of the cells that were read
 	seen   int  // bytes at the last look
@@ -33,16 +34,24 @@ func (e *early) look(answer []byte) {
 	if e.stuck || len(answer) < e.seen+e.step {
 		return
 	}
+	// What was looked at before is not searched again: a row may have 10 MB.
+	from := e.seen
 	e.seen = len(answer)
-	i := bytes.Index(answer, []byte("\n\n"))
-	if i < 0 {
-		return
+	if e.stat == 0 {
+		from = max(from-1, 0) // half of the blank line may have been there
+		i := bytes.Index(answer[from:], []byte("\n\n"))
+		if i < 0 {
+			return
+		}
+		e.stat = from + i + 2
 	}
-	csv := answer[i+2:]
-	last := bytes.LastIndexByte(csv, '\n')
+	from = max(from, e.stat)
+	last := bytes.LastIndexByte(answer[from:], '\n')
 	if last < 0 {
 		return
 	}
+	csv := answer[e.stat:]
+	last += from - e.stat
 	t := &e.table
 	if !e.began {
 		line := bytes.IndexByte(csv, '\n')
