@@ -10,13 +10,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
 	"myrmidon"
+	"myrmidon/bench/internal/machine"
 	"myrmidon/internal/testkit/program"
 )
 
@@ -209,7 +209,7 @@ func timed(cmd *exec.Cmd) (f figure, err error) {
 	f.Wall = time.Since(start)
 	if cmd.ProcessState != nil {
 		f.CPU = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
-		f.RSS = residentPeak(cmd.ProcessState)
+		f.RSS = machine.Peak(cmd.ProcessState)
 	}
 	return f, err
 }
@@ -218,18 +218,6 @@ func timed(cmd *exec.Cmd) (f figure, err error) {
 func lastLines(text string, n int) string {
 	lines := strings.Split(strings.TrimSpace(text), "\n")
 	return strings.Join(lines[max(0, len(lines)-n):], "\n")
-}
-
-// residentPeak reads ru_maxrss: kibibytes, but bytes on macOS.
-func residentPeak(p *os.ProcessState) int64 {
-	u, ok := p.SysUsage().(*syscall.Rusage)
-	switch {
-	case !ok:
-		return 0
-	case runtime.GOOS == "darwin":
-		return int64(u.Maxrss)
-	}
-	return int64(u.Maxrss) << 10
 }
 
 // countOf finds the number of objects in what du prints: ours in JSON, s5cmd's in words.

@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"myrmidon/bench/internal/machine"
 	"myrmidon/haproxy"
 )
 
@@ -317,5 +318,5 @@ func many(ctx context.Context, sockets []string) (manyResult, error) {
 	if failed > 0 {
 		return manyResult{}, fmt.Errorf("%d of %d sockets failed", failed, len(sockets))
 	}
-	return manyResult{Many: float64(took) / 1e6, RSS: ownPeak()}, nil
+	return manyResult{Many: float64(took) / 1e6, RSS: float64(machine.OwnPeak()) / 1e6}, nil
 }

@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"runtime"
-	"syscall"
 	"time"
+
+	"myrmidon/bench/internal/machine"
 )
 
 // shotsEach is how often each program runs within a round.
@@ -51,7 +51,7 @@ func shots(ctx context.Context, args []string) (shotResult, error) {
 			}
 		}
 	}
-	return shotResult{middle(taken[0]), middle(taken[1]), middle(taken[2]), middle(taken[3]), ownPeak()}, nil
+	return shotResult{middle(taken[0]), middle(taken[1]), middle(taken[2]), middle(taken[3]), float64(machine.OwnPeak()) / 1e6}, nil
 }
 
 func middle(s []shot) shot {
@@ -79,23 +79,6 @@ func once(ctx context.Context, name string, args []string) (shot, error) {
 	wall := time.Since(start)
 	return shot{
 		float64(wall) / 1e6, float64(cmd.ProcessState.UserTime()+cmd.ProcessState.SystemTime()) / 1e6,
-		megabytes(cmd.ProcessState.SysUsage().(*syscall.Rusage)),
+		float64(machine.Peak(cmd.ProcessState)) / 1e6,
 	}, nil
-}
-
-// megabytes is ru_maxrss: kibibytes, but bytes on macOS.
-func megabytes(u *syscall.Rusage) float64 {
-	n := float64(u.Maxrss)
-	if runtime.GOOS != "darwin" {
-		n *= 1024
-	}
-	return n / 1e6
-}
-
-func ownPeak() float64 {
-	var u syscall.Rusage
-	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
-		return 0
-	}
-	return megabytes(&u)
 }

@@ -10,10 +10,10 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"runtime"
 	"strconv"
-	"syscall"
 	"time"
+
+	"myrmidon/bench/internal/machine"
 )
 
 // shot is what one child took: seconds and megabytes. Own is the peak of the process that
@@ -45,7 +45,7 @@ func shots(ctx context.Context, kind, lines string, args []string) (s shot, err 
 	}
 	s = shot{
 		time.Since(start).Seconds(), (cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds(),
-		megabytes(cmd.ProcessState.SysUsage().(*syscall.Rusage)), ownPeak(),
+		float64(machine.Peak(cmd.ProcessState)) / 1e6, float64(machine.OwnPeak()) / 1e6,
 	}
 	if kind == "inflate" {
 		return s, nil
@@ -75,21 +75,4 @@ func inflate(path string) (err error) {
 	}
 	_, err = io.Copy(io.Discard, z)
 	return err
-}
-
-// megabytes is ru_maxrss: kibibytes, but bytes on macOS.
-func megabytes(u *syscall.Rusage) float64 {
-	n := float64(u.Maxrss)
-	if runtime.GOOS != "darwin" {
-		n *= 1024
-	}
-	return n / 1e6
-}
-
-func ownPeak() float64 {
-	var u syscall.Rusage
-	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
-		return 0
-	}
-	return megabytes(&u)
 }

@@ -1,4 +1,4 @@
-// Package machine says what a benchmark ran on.
+// Package machine says what a benchmark ran on, and what memory it took.
 package machine
 
 import (
