@@ -147,10 +147,7 @@ func outcome(err error) limit.Outcome {
 	if err == nil || errors.Is(err, fs.ErrNotExist) || errors.Is(err, object.ErrChanged) {
 		return limit.OK
 	}
-	if errors.Is(err, object.ErrBusy) {
-		return limit.Pushback(0)
-	}
-	if after := myrmidon.AsFailure(err).After; after > 0 {
+	if after, is := object.Busy(err); is {
 		return limit.Pushback(after)
 	}
 	return limit.Failed
