@@ -1,6 +1,7 @@
 // Package awsconf reads the standard configuration of AWS: the environment, the files of
 // profiles, SSO and the roles of machines, again where a session has expired ([Keys]). It is the
-// one package that does; whoever speaks to a service begins with what it returns.
+// one package that does; whoever speaks to a service begins with what it returns. Services that
+// speak AWS's JSON protocol are called by it too ([JSON]).
 package awsconf
 
 import (

@@ -105,7 +105,7 @@ func TestAQueue(t *testing.T) {
 			t.Errorf("%s: %v", bad, err)
 		}
 	}
-	if q, err := NewQueue(t.Context(), "sqs://sqs.eu-central-1.amazonaws.com/1/logs"); err != nil || q.region != "eu-central-1" {
+	if q, err := NewQueue(t.Context(), "sqs://sqs.eu-central-1.amazonaws.com/1/logs"); err != nil || q.api.Region != "eu-central-1" {
 		t.Error(q, err)
 	}
 }

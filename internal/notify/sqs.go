@@ -7,7 +7,6 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -28,12 +27,9 @@ const (
 
 // Queue is a queue of SQS. Its methods may be called from many goroutines.
 type Queue struct {
-	url, region string
-	keys        *awsconf.Keys
-	signer      *sigv4.Signer
-	client      *http.Client
-	skew        atomic.Int64  // nanoseconds that the server's clock is ahead
-	visibility  time.Duration // whole seconds
+	url        string
+	api        awsconf.JSON
+	visibility time.Duration // whole seconds
 }
 
 var hostRegion = pattern.Of(`^(?:sqs|queue)\.([a-z0-9-]+)\.`)
@@ -76,11 +72,13 @@ func NewQueue(ctx context.Context, address string) (*Queue, error) {
 		again, err := awsconf.Load(ctx, "sqs", from)
 		return again.Credentials, err
 	})
-	return &Queue{
-		url: u.String(), region: cfg.Region, keys: keys, visibility: visibility,
-		signer: sigv4.New(sigv4.Config{Service: "sqs", EncodePath: true}),
-		client: &http.Client{Timeout: wait + 30*time.Second},
-	}, nil
+	queue := u.String()
+	u.Path, u.RawPath = "/", ""
+	return &Queue{url: queue, visibility: visibility, api: awsconf.JSON{
+		Endpoint: u.String(), Region: cfg.Region, Version: "1.0", Target: "AmazonSQS.", Most: maxAnswer,
+		Keys: keys, Signer: sigv4.New(sigv4.Config{Service: "sqs", EncodePath: true}),
+		Client: &http.Client{Timeout: wait + 30*time.Second},
+	}}, nil
 }
 
 // String returns the queue's URL.

@@ -73,16 +73,12 @@ type Config struct {
 
 // Sink delivers to a stream. See [New].
 type Sink struct {
-	stream, region, endpoint string
-
-	client *http.Client
-	signer *sigv4.Signer
-	keys   *awsconf.Keys // nil if there are none
+	stream string
+	api    awsconf.JSON // its Keys are nil if there are none
 	closed atomic.Bool
-	pool   sync.Pool    // of *[]byte
-	skew   atomic.Int64 // nanoseconds that the server's clock is ahead
+	pool   sync.Pool // of *[]byte
 
-	requests, throttled atomic.Uint64
+	throttled atomic.Uint64
 }
 
 // Stats counts from the beginning.
@@ -130,14 +126,14 @@ func New(ctx context.Context, cfg Config) (*Sink, error) {
 			return again.Credentials, err
 		})
 	}
-	return &Sink{
-		stream: cfg.Stream, region: region, endpoint: strings.TrimSuffix(endpoint, "/") + "/", keys: keys,
-		client: &http.Client{
+	return &Sink{stream: cfg.Stream, api: awsconf.JSON{
+		Endpoint: strings.TrimSuffix(endpoint, "/") + "/", Region: region, Version: "1.1", Target: "Kinesis_20131202.",
+		Most: maxAnswer, Keys: keys, Signer: sigv4.New(sigv4.Config{Service: "kinesis", EncodePath: true}),
+		Client: &http.Client{
 			Transport: transport, Timeout: cmp.Or(cfg.Timeout, 30*time.Second),
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
-		signer: sigv4.New(sigv4.Config{Service: "kinesis", EncodePath: true}),
-	}, nil
+	}}, nil
 }
 
 // checkStream says whether a stream may have that name.
@@ -164,13 +160,13 @@ func (*Sink) Traits() sink.Traits { return sink.Traits{Records: maxRecords, Byte
 
 // Stats returns the counts of this moment.
 func (s *Sink) Stats() Stats {
-	return Stats{Requests: s.requests.Load(), Throttled: s.throttled.Load()}
+	return Stats{Requests: s.api.Sent(), Throttled: s.throttled.Load()}
 }
 
 // Close ends the connections.
 func (s *Sink) Close() error {
 	s.closed.Store(true)
-	s.client.CloseIdleConnections()
+	s.api.Client.CloseIdleConnections()
 	return nil
 }
 
