@@ -59,14 +59,11 @@ func weigh(c int64, weight uint64) average {
 
 // requests is the weight of row i of a parsed table.
 func (t *Table) requests(i int) uint64 {
-	for _, col := range [2]int{t.schema.reqTot, t.schema.stot} {
-		if col < 0 {
-			continue
-		}
-		if c := t.cell(i, col); isNumber(c) && c > 0 {
+	for _, k := range t.shapes[i].reqs {
+		if c := t.cells[t.starts[i]+int(k)]; isNumber(c) && c > 0 {
 			return uint64(min(c, maxWeight))
 		} else if isText(c) {
-			if n, ok := t.Int(i, col); ok && n > 0 {
+			if n, ok := parseBig(t.text(c)); ok && n.Sign() > 0 {
 				return maxWeight
 			}
 		}
@@ -130,10 +127,17 @@ func (m *Merger) mergeAverages(p *plan, at int, d []int64, t *Table, i int, s []
 		if !leaves {
 			sums[c.k].add(t.sumsOf(*c, i))
 		} else if w := weightOf(c.rule, requests); w > 0 { // without traffic most weigh nothing
-			sums[c.k].add(weigh(b, w))
+			if to := &sums[c.k]; uint64(b) < 1<<31 && w < 1<<31 && to.lo < 1<<63 {
+				to.lo += uint64(b) * w // what carries nothing
+				to.weight += w
+			} else {
+				to.add(weigh(b, w))
+			}
 		}
 		// The greatest is what is shown if nothing weighs anything.
-		if a != b || !isNumber(a) {
+		if plain(a | b) {
+			d[c.out] = max(a, b)
+		} else if a != b || !isNumber(a) {
 			d[c.out] = out.combine(Max, a, t, b)
 		}
 	}

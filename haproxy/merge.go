@@ -208,8 +208,9 @@ func resize[T any](s []T, n int) []T {
 // shape: which cells, by which rule. What neither has is left out.
 type plan struct {
 	planKey
-	wide                            *shape // that out's row must have, with the columns of both
-	sums                            []span
+	wide *shape // that out's row must have, with the columns of both
+	// Sums of four cells side by side, and of one.
+	fours, ones                     []pair
 	maxs, mins, least, limits, same []pair
 	avgs                            []averaged
 }
@@ -245,9 +246,6 @@ func (p pair) of(row []int64) int64 {
 	}
 	return row[p.in]
 }
-
-// A span is n cells in a row.
-type span struct{ out, in, n int32 }
 
 // join makes out have all columns of t.
 func (m *Merger) join(t *Table) {
@@ -373,7 +371,7 @@ func (m *Merger) newPlan(key planKey, t *Table) *plan {
 		}
 		switch rule {
 		case Sum:
-			p.sums = appendSpan(p.sums, pr)
+			p.addSum(pr)
 		case Max:
 			p.maxs = append(p.maxs, pr)
 		case Min:
@@ -389,14 +387,20 @@ func (m *Merger) newPlan(key planKey, t *Table) *plan {
 	return p
 }
 
-func appendSpan(spans []span, p pair) []span {
-	if n := len(spans); n > 0 {
-		if last := &spans[n-1]; last.out+last.n == p.out && last.in+last.n == p.in {
-			last.n++
-			return spans
+// addSum adds a cell that is summed: the fourth side by side makes four of them.
+func (p *plan) addSum(pr pair) {
+	p.ones = append(p.ones, pr)
+	k := len(p.ones) - 4
+	if k < 0 {
+		return
+	}
+	for i, one := range p.ones[k:] {
+		if n := int32(i); one.out != p.ones[k].out+n || one.in != p.ones[k].in+n {
+			return
 		}
 	}
-	return append(spans, span{p.out, p.in, 1})
+	p.fours = append(p.fours, p.ones[k])
+	p.ones = p.ones[:k]
 }
 
 // match finds the rows of t from i on in out, by an index; those before have their own.
@@ -458,53 +462,54 @@ func (t *Table) take(u *Table, c int64) int64 {
 	return c
 }
 
-// marks is negative unless all three cells are numbers.
-func marks(a, b, c int64) int64 { return (a ^ a<<1) | (b ^ b<<1) | (c ^ c<<1) }
+// plain reports that a cell, or each of several combined by |, is a number from 0 to
+// 2^61-1: the sum of two such is a number that a cell holds.
+func plain(c int64) bool { return uint64(c) < 1<<61 }
 
-// mergeRow merges row i of t into row at.
+// mergeRow merges row i of t into row at. Cells are mostly plain numbers, and texts the
+// same: those are done here, all others by combine and mixIn.
 func (m *Merger) mergeRow(at int, t *Table, i int) {
 	out, p := m.out, m.plan(at, t, i)
 	if p.wide != p.out {
 		out.widen(at, p.wide)
 	}
 	d, s := out.row(at), t.row(i)
-	for _, sp := range p.sums {
-		ds := d[sp.out : sp.out+sp.n]
-		ss := s[sp.in : sp.in+sp.n]
-		ss = ss[:len(ds)]
-		k := 0
-		for ; k+4 <= len(ds); k += 4 {
-			// Four at once, if none needs more than an addition.
-			x, y := (*[4]int64)(ds[k:]), (*[4]int64)(ss[k:])
-			c0, c1, c2, c3 := x[0]+y[0], x[1]+y[1], x[2]+y[2], x[3]+y[3]
-			if marks(x[0], y[0], c0)|marks(x[1], y[1], c1)|marks(x[2], y[2], c2)|marks(x[3], y[3], c3) < 0 {
-				break
-			}
-			*x = [4]int64{c0, c1, c2, c3}
+	for _, c := range p.fours {
+		x, y := (*[4]int64)(d[c.out:]), (*[4]int64)(s[c.in:])
+		if plain(x[0] | y[0] | x[1] | y[1] | x[2] | y[2] | x[3] | y[3]) {
+			*x = [4]int64{x[0] + y[0], x[1] + y[1], x[2] + y[2], x[3] + y[3]}
+			continue
 		}
-		for ; k < len(ds); k++ {
-			a, b := ds[k], ss[k]
-			c := a + b
-			if marks(a, b, c) >= 0 {
-				ds[k] = c
-			} else {
-				ds[k] = out.combine(Sum, a, t, b)
-			}
+		for k := range x {
+			x[k] = out.combine(Sum, x[k], t, y[k])
+		}
+	}
+	for _, c := range p.ones {
+		a, b := d[c.out], s[c.in]
+		if plain(a | b) {
+			d[c.out] = a + b
+		} else {
+			d[c.out] = out.combine(Sum, a, t, b)
 		}
 	}
 	for _, c := range p.maxs {
 		a, b := d[c.out], s[c.in]
-		if marks(a, b, a) < 0 {
+		if plain(a | b) {
+			d[c.out] = max(a, b)
+		} else {
 			d[c.out] = out.combine(Max, a, t, b)
-		} else if b > a {
-			d[c.out] = b
 		}
 	}
 	for _, c := range p.mins {
 		d[c.out] = out.combine(Min, d[c.out], t, s[c.in])
 	}
 	for _, c := range p.least {
-		d[c.out] = out.combine(Least, d[c.out], t, s[c.in])
+		a, b := d[c.out], s[c.in]
+		if plain(a | b) {
+			d[c.out] = min(a, b)
+		} else {
+			d[c.out] = out.combine(Least, a, t, b)
+		}
 	}
 	for _, c := range p.limits {
 		d[c.out] = out.combine(SumLimits, d[c.out], t, c.of(s))
@@ -514,7 +519,7 @@ func (m *Merger) mergeRow(at int, t *Table, i int) {
 	}
 	for _, c := range p.same {
 		a, b := d[c.out], c.of(s)
-		if a == b && (isNumber(a) || a == empty) {
+		if a == b && (plain(a) || isNumber(a) || a == empty) {
 			continue
 		}
 		if isMix(a) || isMix(b) || !sameText(out, a, t, b) {

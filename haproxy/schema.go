@@ -75,6 +75,7 @@ type shape struct {
 	mask bitset
 	cols []int32 // ascending
 	slot []int32 // by column, its index in cols; -1 for others
+	reqs []int32 // the indices of requests and sessions, as far as it has them
 }
 
 // maxShapes bounds what a schema remembers; a real configuration has dozens.
@@ -106,6 +107,11 @@ func (s *schema) shape(mask bitset) *shape {
 			col := w<<6 + bits.TrailingZeros64(b)
 			out.slot[col] = int32(len(out.cols))
 			out.cols = append(out.cols, int32(col))
+		}
+	}
+	for _, col := range [...]int{s.reqTot, s.stot} {
+		if col >= 0 && out.slot[col] >= 0 {
+			out.reqs = append(out.reqs, out.slot[col])
 		}
 	}
 	if s.shapes == nil || len(s.shapes) >= maxShapes {

@@ -372,27 +372,25 @@ func sameText(t *Table, a int64, u *Table, b int64) bool {
 	if n != b&maxText {
 		return false
 	}
-	if n <= 8 {
-		// States, modes, results of checks: one comparison of a word is faster than a call.
-		x, ok := t.word(a)
-		y, ok2 := u.word(b)
-		if ok && ok2 {
-			return (x^y)<<(64-8*n) == 0
-		}
+	// States, modes, addresses: one or two comparisons of words are faster than a call.
+	x, y := t.from(a), u.from(b)
+	if n > 16 || len(x) < 8 || len(y) < 8 {
+		return bytes.Equal(x[:n], y[:n])
 	}
-	return bytes.Equal(t.text(a), u.text(b))
+	differ := binary.LittleEndian.Uint64(x) ^ binary.LittleEndian.Uint64(y)
+	if n <= 8 {
+		return differ<<(64-8*n) == 0
+	}
+	return differ == 0 && binary.LittleEndian.Uint64(x[n-8:]) == binary.LittleEndian.Uint64(y[n-8:])
 }
 
-// word are the eight bytes that begin with the text c, if there are as many behind it.
-func (t *Table) word(c int64) (uint64, bool) {
-	off, buf := int(c>>textLenBits&(maxTexts-1)), t.raw
-	if off >= len(buf) {
-		off, buf = off-len(buf), t.extra
+// from are the bytes from the beginning of the text c on.
+func (t *Table) from(c int64) []byte {
+	off := int(c >> textLenBits & (maxTexts - 1))
+	if off < len(t.raw) {
+		return t.raw[off:]
 	}
-	if off+8 > len(buf) {
-		return 0, false
-	}
-	return binary.LittleEndian.Uint64(buf[off:]), true
+	return t.extra[off-len(t.raw):]
 }
 
 // reset forgets the rows and keeps the buffers.
