@@ -50,8 +50,9 @@ type Collector struct {
 	mu   sync.RWMutex // held for writing while a poll is published
 	snap Snapshot
 
-	once bool // there is one poll: nothing is remembered for the next
-	now  func() time.Time
+	once   bool    // there is one poll: nothing is remembered for the next
+	stream *stream // what the dumps of a single poll flow into, or nil
+	now    func() time.Time
 
 	// Only Poll uses what follows.
 	next      *Table // the table that the next poll fills
@@ -145,11 +146,12 @@ func ReadAll(ctx context.Context, cfg Config) (*Snapshot, error) {
 	}
 	defer c.Close()
 	c.once = true
-	if len(c.slots) <= ahead { // each has a table of its own
-		shared := new(earlySchema)
-		for _, s := range c.slots {
+	if len(c.slots) <= ahead && !cfg.KeepProcesses {
+		c.stream = &stream{merger: &c.merger, out: c.next}
+		c.merger.Rules = c.rules
+		for i, s := range c.slots {
 			if s.source.page == nil {
-				s.source.early = &early{shared: shared, step: earlyStep}
+				s.source.inflow = &inflow{stream: c.stream, first: i == 0, step: inflowStep}
 			}
 		}
 	}
@@ -237,6 +239,9 @@ func (c *Collector) startReading(ctx context.Context) (wait func()) {
 			s.before = make(chan struct{})
 		}
 		s.read.Add(1)
+	}
+	for _, s := range c.slots[:min(len(c.slots), ahead, c.cfg.Concurrency)] {
+		s.source.askAhead()
 	}
 	slots, stopped := c.slots, make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
@@ -349,14 +354,26 @@ func (c *Collector) learn() bool {
 // in the order of the targets, so that rows and columns have an order that does not depend
 // on who is first.
 func (c *Collector) mergeAll() {
-	c.merger.Rules = c.rules
-	c.merger.Reset(c.next)
+	if s := c.stream; s != nil {
+		s.mu.Lock()
+		s.begin()
+		s.mu.Unlock()
+	} else {
+		c.merger.Rules = c.rules
+		c.merger.Reset(c.next)
+	}
 	c.folding, c.claimed = 0, 0
 	c.merging.Add(len(c.mergers))
 	for _, merge := range c.mergers {
 		go merge()
 	}
 	c.merging.Wait()
+	if s := c.stream; s != nil {
+		c.stream = nil // it has no second
+		if s.broken {
+			c.mergeAll()
+		}
+	}
 }
 
 // newMerger is one goroutine of mergeAll, with a table of its own to parse into.
@@ -393,19 +410,21 @@ func (c *Collector) mergeSlot(i int, t *Table) {
 		}
 		c.turnMu.Unlock()
 	}
+	if c.stream != nil {
+		wait()
+		if f := s.source.inflow; f != nil && !s.source.master {
+			f.end(s.replies)
+			c.turnOver()
+			return
+		}
+		c.stream.mu.Lock()
+		defer c.stream.mu.Unlock()
+	}
 	kept := s.replies[:0]
 	current := false
 	soft := s.hasCurrent()
-	begun := s.source.early
-	s.source.early = nil // it has no second
-	own := t
 	for _, r := range s.replies {
-		var err error
-		if t = own; begun != nil && !s.source.master {
-			t, err = &begun.table, begun.finish(r.CSV)
-		} else {
-			err = t.ParseCSV(r.CSV)
-		}
+		err := t.ParseCSV(r.CSV)
 		wait()
 		if err == nil {
 			c.shareSchema(t)
@@ -443,6 +462,11 @@ func (c *Collector) mergeSlot(i int, t *Table) {
 	}
 	s.replies = kept
 	wait()
+	c.turnOver()
+}
+
+// turnOver lets the slot after the one that was merged be the next.
+func (c *Collector) turnOver() {
 	c.turnMu.Lock()
 	c.folding++
 	if k := c.folding + ahead - 1; k < len(c.slots) && c.slots[k].before != nil {

@@ -2,7 +2,6 @@ package haproxy
 
 import (
 	"bytes"
-	"fmt"
 	"strings"
 	"testing"
 )
@@ -20,13 +19,8 @@ func FuzzMerge(f *testing.F) {
 			if !bytes.Equal(before, data) {
 				t.Fatal("the dump was changed")
 			}
-			e := &early{shared: new(earlySchema), step: 5}
-			for n := 0; n < len(data); n += 5 {
-				e.look([]byte("Pid: 1\n\n" + string(data[:n])))
-			}
-			if earlyErr := e.finish([]byte(data)); fmt.Sprint(earlyErr) != fmt.Sprint(err) || err == nil && csvOf(t, &e.table) != csvOf(t, tab) {
-				t.Fatalf("%q is read another way while it comes: %v, not %v", data, earlyErr, err)
-			}
+			checkStream(t, 5, string(data))
+			checkStream(t, 9, string(data), string(data))
 			if err != nil {
 				continue
 			}
@@ -39,6 +33,7 @@ func FuzzMerge(f *testing.F) {
 			}
 			tables = append(tables, tab)
 		}
+		checkStream(t, 7, string(a), string(b), string(c))
 		if len(tables) == 3 {
 			checkLaws(t, tables[0], tables[1], tables[2])
 		}

@@ -21,7 +21,7 @@ type Merger struct {
 	out      *Table
 	rules    *Rules
 	plans    map[planKey]*plan
-	last     []*plan    // by row of the table added: those of the Add before
+	last     []*plan    // by row of out: those of the Add before
 	schemas  [2]*schema // what columns are for: of out, and of the table added
 	columns  []int32    // of the table added: their columns in out
 	identity bool       // columns are the same in both
@@ -162,6 +162,23 @@ func (m *Merger) begin(averaged []int32) {
 	n := len(out.avg)
 	out.sums = resize(out.sums, out.rows*n)
 	for i := range out.rows {
+		m.leafSums(out.sums[i*n:i*n+n], out, i)
+	}
+}
+
+// addLeaves is begin for rows that a dump added since.
+func (m *Merger) addLeaves() {
+	out := m.out
+	n, had := len(out.avg), len(out.procs)
+	if rows := cap(out.types); cap(out.procs) < rows {
+		out.procs = slices.Grow(out.procs, rows-had)
+		out.sums = slices.Grow(out.sums, (rows-had)*n)
+		m.rowMap = slices.Grow(m.rowMap, rows-had)
+	}
+	out.sums = out.sums[:out.rows*n]
+	for i := had; i < out.rows; i++ {
+		out.procs = append(out.procs, 1)
+		m.rowMap = append(m.rowMap, int32(i))
 		m.leafSums(out.sums[i*n:i*n+n], out, i)
 	}
 }
@@ -317,11 +334,11 @@ func (m *Merger) widen(s *schema) {
 // plan is what to do with row i of t, which belongs to row at of out.
 func (m *Merger) plan(at int, t *Table, i int) *plan {
 	key := planKey{t.types[i], m.out.shapes[at], t.shapes[i]}
-	for len(m.last) <= i {
+	for len(m.last) <= at {
 		m.last = append(m.last, nil)
 	}
 	// Most likely that of the same row at the time before.
-	if p := m.last[i]; p != nil && p.planKey == key {
+	if p := m.last[at]; p != nil && p.planKey == key {
 		return p
 	}
 	p := m.plans[key]
@@ -332,7 +349,7 @@ func (m *Merger) plan(at int, t *Table, i int) *plan {
 		p = m.newPlan(key, t)
 		m.plans[key] = p
 	}
-	m.last[i] = p
+	m.last[at] = p
 	return p
 }
 

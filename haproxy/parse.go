@@ -67,15 +67,15 @@ func (t *Table) parseCSV(data []byte) error {
 		return err
 	}
 	t.raw = data
-	return t.readRows(end+1, 0)
+	return t.readRows(end + 1)
 }
 
 func checkEnd(data []byte) error {
 	if !bytes.HasSuffix(data, []byte("\n\n")) {
 		return fmt.Errorf("%w: no blank line ends it, after %d bytes", ErrTruncated, len(data))
 	}
-	if len(data) >= maxTexts {
-		return fmt.Errorf("haproxy: a dump of %d bytes is too large: 16 GiB at most", len(data))
+	if len(data) >= extraTexts {
+		return fmt.Errorf("haproxy: a dump of %d bytes is too large: 8 GiB at most", len(data))
 	}
 	return nil
 }
@@ -108,9 +108,9 @@ func (t *Table) readHeader(line []byte) error {
 	return nil
 }
 
-// readRows reads the rows that begin at p; end is that of the cells that are read.
-func (t *Table) readRows(p, end int) error {
-	data, cols := t.raw, len(t.schema.names)
+// readRows adds the rows that begin at p, to the end of the dump.
+func (t *Table) readRows(p int) error {
+	data, cols, end := t.raw, len(t.schema.names), len(t.cells)
 	var mask [maxColumns / 64]uint64
 	t.cells = t.cells[:cap(t.cells)]
 	var s *shape
@@ -155,27 +155,32 @@ func (t *Table) addRow(s *shape, mask []uint64, end, n int) *shape {
 // growFor makes room for what the dump may hold from p on, behind the first end cells. Of a
 // dump that is not whole yet, whole is how long it may be.
 func (t *Table) growFor(end, p, whole int) {
-	// Lines bound rows from above, as a quoted field may have more of them; so do commas,
-	// which a dump full of line ends lacks. Cells have a byte at least, beside their comma.
-	// Pages that stay empty cost nothing.
-	rest, cols := t.raw[p:], len(t.schema.names)
-	commas := bytes.Count(rest, []byte{','})
-	lines := min(bytes.Count(rest, []byte{'\n'}), commas/max(cols-1, 1)+1)
-	more := min(len(rest)-commas, lines*cols)
-	if whole > len(t.raw) {
-		scale := (whole-p)/max(len(rest), 1) + 1
-		lines, more = lines*scale, more*scale
+	rest, cols := max(len(t.raw), whole)-p, len(t.schema.names)
+	// The first rows tell how many there may be and how many of their cells are not empty.
+	sample := t.raw[p:min(len(t.raw), p+growSample)]
+	lines, cells := 1, 0
+	before := byte(',')
+	for _, c := range sample {
+		if c == '\n' {
+			lines++
+		} else if before == ',' && c != ',' {
+			cells++
+		}
+		before = c
 	}
-	want := end + cols + more
-	cells := make([]int64, want)
-	copy(cells, t.cells[:end])
-	t.cells = cells
-	if n := t.rows + lines; n > cap(t.types) {
+	scale := float64(rest) / float64(max(len(sample), 1)) * 17 / 16
+	rows := min(int(float64(lines)*scale), rest/cols+1) // as each has a comma a column
+	want := end + cols + max(int(float64(cells)*scale), end/2)
+	t.cells = append(make([]int64, 0, want), t.cells[:end]...)[:want]
+	if n := t.rows + rows; n > cap(t.types) {
 		t.types = append(make([]Type, 0, n), t.types...)
 		t.starts = append(make([]int, 0, n), t.starts...)
 		t.shapes = append(make([]*shape, 0, n), t.shapes...)
 	}
 }
+
+// growSample is from how many bytes growFor tells what is in the others.
+const growSample = 32 << 10
 
 // emptyFields are eight fields that are empty.
 const emptyFields = 0x2c2c2c2c2c2c2c2c // ",,,,,,,,"
@@ -319,7 +324,7 @@ func (t *Table) readQuoted(p int) (cell int64, end int, err error) {
 	}
 	if unescaped >= 0 {
 		t.extra = append(t.extra, data[start:p]...)
-		start, p = len(data)+unescaped, len(data)+len(t.extra)
+		start, p = extraTexts+unescaped, extraTexts+len(t.extra)
 	}
 	if p-start > maxText || p >= maxTexts {
 		return 0, 0, fmt.Errorf("a field of %d bytes is too long", p-start)

@@ -103,8 +103,10 @@ type source struct {
 	unix          *net.UnixAddr
 	master        bool // it turned out to be a master socket
 	buffers       *buffers
-	early         *early  // parses what is being read, for a single poll; or nil
+	inflow        *inflow // merges what is being read, for a single poll; or nil
 	last          Process // that was read, whose strings the next most likely has again
+
+	asked net.Conn // where askAhead sent the question; or nil
 
 	mu   sync.Mutex
 	conn net.Conn // that is in use
@@ -183,13 +185,13 @@ func (s *source) read(ctx context.Context, deadline time.Time, replies []Reply) 
 		return s.readMaster(ctx, deadline, replies)
 	}
 	enough := isUnknown
-	if s.early != nil {
+	if s.inflow != nil {
 		enough = func(data []byte) bool {
-			s.early.look(data)
+			s.inflow.look(data)
 			return isUnknown(data)
 		}
 	}
-	data, err := s.ask(ctx, deadline, "show info;show stat\n", enough)
+	data, err := s.ask(ctx, deadline, question, enough)
 	if err != nil {
 		return replies, err
 	}
@@ -301,8 +303,8 @@ type buffers struct {
 	free [][]byte
 }
 
-// firstBuffer holds the dump of 1,900 rows. Pages of it that stay empty cost nothing.
-const firstBuffer = 512 << 10
+// firstBuffer holds the dump of 1,700 rows. Pages of it that stay empty cost nothing.
+const firstBuffer = 448 << 10
 
 // keep lets the next ask use the memory of data.
 func (s *source) keep(data []byte) {
@@ -325,12 +327,37 @@ func (s *source) buffer() []byte {
 	return make([]byte, 0, firstBuffer)
 }
 
-// ask sends a command on a connection of its own and reads until the other side closes,
-// or enough says so.
-func (s *source) ask(ctx context.Context, deadline time.Time, command string, enough func([]byte) bool) ([]byte, error) {
-	conn, err := s.dial(ctx, deadline)
+// question is what stats sockets are asked: processes are known by their info.
+const question = "show info;show stat\n"
+
+// askAhead sends the question to a Unix socket, which takes it at once, so that the process
+// behind it is at work before the goroutine runs that reads the answer. What fails is for ask
+// to try again, and to explain.
+func (s *source) askAhead() {
+	if s.unix == nil || s.master {
+		return
+	}
+	conn, err := net.DialUnix(s.network, nil, s.unix)
 	if err != nil {
-		return nil, s.failed(ctx, "dial", err)
+		return
+	}
+	if _, err := conn.Write([]byte(question)); err != nil {
+		conn.Close()
+		return
+	}
+	s.asked = conn
+}
+
+// ask sends a command on a connection of its own and reads until the other side closes,
+// or enough says so; unless askAhead sent the command, which is the question then.
+func (s *source) ask(ctx context.Context, deadline time.Time, command string, enough func([]byte) bool) ([]byte, error) {
+	conn, asked := s.asked, s.asked != nil
+	s.asked = nil
+	if !asked {
+		var err error
+		if conn, err = s.dial(ctx, deadline); err != nil {
+			return nil, s.failed(ctx, "dial", err)
+		}
 	}
 	defer conn.Close()
 	if err := conn.SetDeadline(deadline); err != nil {
@@ -342,9 +369,11 @@ func (s *source) ask(ctx context.Context, deadline time.Time, command string, en
 		return nil, s.failed(ctx, "dial", err) // it ended before there was anything to interrupt
 	}
 	buf := s.buffer()
-	if _, err := conn.Write(append(buf, command...)); err != nil {
-		s.keep(buf)
-		return nil, s.failed(ctx, "write", err)
+	if !asked {
+		if _, err := conn.Write(append(buf, command...)); err != nil {
+			s.keep(buf)
+			return nil, s.failed(ctx, "write", err)
+		}
 	}
 	for {
 		if len(buf) == cap(buf) {
@@ -361,7 +390,9 @@ func (s *source) ask(ctx context.Context, deadline time.Time, command string, en
 		}
 		if err != nil {
 			n := len(buf)
-			s.keep(buf)
+			if s.inflow == nil { // or else the table still refers to it
+				s.keep(buf)
+			}
 			return nil, s.failed(ctx, fmt.Sprintf("read after %d bytes", n), err)
 		}
 		if len(buf) > maxReply {

@@ -57,6 +57,7 @@ const (
 	textLenBits = 28
 	maxText     = 1<<textLenBits - 1
 	maxTexts    = 1 << (62 - textLenBits)
+	extraTexts  = maxTexts / 2
 )
 
 func isNumber(c int64) bool { return c^c<<1 >= 0 }
@@ -80,8 +81,9 @@ type Table struct {
 	starts []int    // of each row in cells
 	shapes []*shape // of each row, of schema
 
-	// Text lies in raw, the dump as it was read, or behind it in extra.
+	// Text lies in raw, the dump as far as it was read, or in extra, from extraTexts on.
 	raw, extra []byte
+	copied     []byte // what raw is in a copy
 
 	// What a merge must remember beyond the cells, so that it can go on; all empty in a
 	// parsed table.
@@ -288,10 +290,10 @@ func (t *Table) addEmpty(typ Type, s *shape) {
 func (t *Table) text(c int64) []byte {
 	off := int(c >> textLenBits & (maxTexts - 1))
 	n := int(c & maxText)
-	if off < len(t.raw) {
+	if off < extraTexts {
 		return t.raw[off : off+n : off+n]
 	}
-	off -= len(t.raw)
+	off -= extraTexts
 	return t.extra[off : off+n : off+n]
 }
 
@@ -310,7 +312,7 @@ func (t *Table) scalar(c int64) []byte {
 
 // addText keeps b and returns its cell.
 func (t *Table) addText(b []byte) int64 {
-	off := len(t.raw) + len(t.extra)
+	off := extraTexts + len(t.extra)
 	if len(b) > maxText || off+len(b) > maxTexts {
 		return unmergeable
 	}
@@ -353,12 +355,11 @@ func sameKey(t *Table, i int, u *Table, j int) bool {
 // lie in one piece.
 func (t *Table) reach(a, b int64) ([]byte, bool) {
 	from, to := int(a>>textLenBits&(maxTexts-1)), int(b>>textLenBits&(maxTexts-1))+int(b&maxText)
-	n := len(t.raw)
-	if to <= n {
+	if to < extraTexts {
 		return t.raw[from:to], true
 	}
-	if from >= n && from <= to {
-		return t.extra[from-n : to-n], true
+	if from >= extraTexts && from <= to {
+		return t.extra[from-extraTexts : to-extraTexts], true
 	}
 	return nil, false
 }
@@ -387,10 +388,10 @@ func sameText(t *Table, a int64, u *Table, b int64) bool {
 // from are the bytes from the beginning of the text c on.
 func (t *Table) from(c int64) []byte {
 	off := int(c >> textLenBits & (maxTexts - 1))
-	if off < len(t.raw) {
+	if off < extraTexts {
 		return t.raw[off:]
 	}
-	return t.extra[off-len(t.raw):]
+	return t.extra[off-extraTexts:]
 }
 
 // reset forgets the rows and keeps the buffers.
@@ -410,8 +411,8 @@ func (t *Table) copyFrom(u *Table) {
 	t.types = append(t.types, u.types...)
 	t.starts = append(t.starts, u.starts...)
 	t.shapes = append(t.shapes, u.shapes...)
-	// Offsets stay right: what followed raw follows it still.
-	t.extra = append(append(t.extra, u.raw...), u.extra...)
+	t.copied = append(t.copied[:0], u.raw...)
+	t.raw, t.extra = t.copied, append(t.extra, u.extra...)
 	t.procs = append(t.procs, u.procs...)
 	t.mixes = append(t.mixes, u.mixes...)
 	t.parts = append(t.parts, u.parts...)

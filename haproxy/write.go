@@ -92,6 +92,8 @@ func (r *csvRow) appendCell(out []byte, c int64) []byte {
 		return out
 	case isNumber(c):
 		return strconv.AppendInt(out, c, 10)
+	case isText(c):
+		return appendQuoted(out, r.t.text(c))
 	}
 	r.field = r.t.appendCell(r.field[:0], c)
 	return appendQuoted(out, r.field)

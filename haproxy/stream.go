@@ -1,0 +1,250 @@
+package haproxy
+
+import (
+	"bytes"
+	"sync"
+)
+
+// A stream merges dumps while they are still being read: of a single poll, what is left to
+// do behind the last byte is all that it costs. The dump of the first target becomes the
+// table. Those of the others are parsed some rows at a time, which are merged as soon as
+// the first has the same, so that nobody has a second table. That is how it is with
+// processes of one configuration. A dump that is not like the first, or is wrong, breaks
+// the stream: then all are merged anew from what was read, in the same way as by a poll
+// that is followed by others, and that says what was wrong.
+type stream struct {
+	mu     sync.Mutex
+	merger *Merger
+	out    *Table
+	begun  bool
+	broken bool
+}
+
+// begin empties the table, unless that was done.
+func (s *stream) begin() {
+	if !s.begun {
+		s.begun = true
+		s.merger.Reset(s.out)
+	}
+}
+
+// inflow is one dump on its way into the stream.
+type inflow struct {
+	stream *stream
+	first  bool  // it becomes the table
+	batch  Table // of others: the rows that are merged next
+	began  bool
+	stuck  bool // the rest is for finish
+	stat   int  // where the answer to "show stat" begins; 0 if it has not
+	at     int  // where the next row begins
+	rows   int  // that were merged
+	seen   int  // bytes at the last look
+	step   int  // how many more are worth another; inflowStep
+}
+
+const (
+	// inflowStep is some sixty rows.
+	inflowStep = 16 << 10
+	// batchRows is how many rows of another dump than the first are held at once.
+	batchRows = 32
+)
+
+// look reads on in the answer to "show info;show stat" as far as it has come.
+func (f *inflow) look(answer []byte) {
+	if f.stuck || len(answer) < f.seen+f.step {
+		return
+	}
+	// What was looked at before is not searched again: a row may have 10 MB.
+	from := f.seen
+	f.seen = len(answer)
+	if f.stat == 0 {
+		from = max(from-1, 0) // half of the blank line may have been there
+		i := bytes.Index(answer[from:], []byte("\n\n"))
+		if i < 0 {
+			return
+		}
+		f.stat = from + i + 2
+	}
+	from = max(from, f.stat)
+	last := bytes.LastIndexByte(answer[from:], '\n')
+	if last < 0 {
+		return
+	}
+	csv := answer[f.stat:]
+	if f.first {
+		f.lead(csv[:last+1+from-f.stat], cap(csv))
+	} else {
+		f.follow(csv[:last+1+from-f.stat])
+	}
+}
+
+// lead reads on in the first dump, into the table. Of a dump that is not whole yet, whole
+// is how long it may be.
+func (f *inflow) lead(csv []byte, whole int) {
+	s := f.stream
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.begin()
+	t := s.out
+	if !f.began {
+		line := bytes.IndexByte(csv, '\n')
+		if !bytes.HasPrefix(csv, []byte("# ")) || t.readHeader(csv[2:line]) != nil {
+			f.stuck = true
+			return
+		}
+		f.began, f.at = true, line+1
+		s.merger.begin(nil)
+	}
+	t.raw = csv
+	// A quoted field that goes on behind the last line end is an error too, until it is whole.
+	at, err := t.rowsFrom(f.at, whole, maxCells)
+	f.at, f.stuck = at, err != nil
+	s.merger.addLeaves()
+}
+
+// follow merges those rows of another dump that the first has already.
+func (f *inflow) follow(csv []byte) {
+	s, t := f.stream, &f.batch
+	for {
+		s.mu.Lock()
+		if s.broken || s.out.schema == nil {
+			s.mu.Unlock()
+			return
+		}
+		t.schema = s.out.schema
+		if cap(t.shapes) < batchRows {
+			t.cells = make([]int64, 0, batchRows*len(t.schema.names))
+			t.shapes, t.starts = make([]*shape, batchRows), make([]int, 0, batchRows)
+		}
+		// Most likely the rows are as those of the first.
+		ahead := copy(t.shapes[:batchRows], s.out.shapes[f.rows:])
+		s.mu.Unlock()
+
+		if !f.began {
+			line := bytes.IndexByte(csv, '\n')
+			if !bytes.HasPrefix(csv, []byte("# ")) || string(csv[2:line]) != t.schema.header {
+				f.breakUp()
+				return
+			}
+			f.began, f.at = true, line+1
+		}
+		t.reset()
+		t.raw = csv
+		at, err := t.rowsFrom(f.at, 0, ahead)
+		f.at, f.stuck = at, err != nil
+		if t.rows == 0 || !f.merge() {
+			return
+		}
+	}
+}
+
+func (f *inflow) breakUp() {
+	f.stuck = true
+	f.stream.mu.Lock()
+	defer f.stream.mu.Unlock()
+	f.stream.broken = true
+}
+
+// merge merges the batch, unless its rows are others than those of the first dump.
+func (f *inflow) merge() bool {
+	s, t := f.stream, &f.batch
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.broken {
+		return false
+	}
+	s.merger.join(t)
+	for i := range t.rows {
+		if !sameKey(s.out, f.rows+i, t, i) {
+			f.stuck, s.broken = true, true
+			return false
+		}
+		s.merger.mergeRow(f.rows+i, t, i)
+	}
+	f.rows += t.rows
+	return true
+}
+
+// end takes what the target answered, or did not.
+func (f *inflow) end(replies []Reply) {
+	switch {
+	case len(replies) > 0:
+		f.finish(replies[0].CSV)
+	case f.began:
+		f.breakUp()
+	}
+}
+
+// finish merges what is left of a dump, when the targets before it are done.
+func (f *inflow) finish(data []byte) {
+	if checkEnd(data) != nil || !bytes.HasPrefix(data, []byte("# ")) {
+		f.breakUp()
+		return
+	}
+	s := f.stream
+	s.mu.Lock()
+	s.begin()
+	f.first = f.first || s.out.schema == nil // those before it failed
+	s.mu.Unlock()
+	if f.first {
+		f.leadAll(data)
+		return
+	}
+	f.follow(data)
+	if f.at != len(data)-1 {
+		f.breakUp()
+	}
+}
+
+// leadAll is lead to the end of a dump that is whole.
+func (f *inflow) leadAll(data []byte) {
+	s := f.stream
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := s.out
+	if !f.began {
+		line := bytes.IndexByte(data, '\n')
+		if t.readHeader(data[2:line]) != nil {
+			s.broken = true
+			return
+		}
+		f.began, f.at = true, line+1
+		s.merger.begin(nil)
+	}
+	t.raw = data
+	if t.readRows(f.at) != nil {
+		s.broken = true
+		return
+	}
+	s.merger.addLeaves()
+}
+
+// rowsFrom adds to t the rows that begin at p, up to the last that is followed by another,
+// and not more than most; it returns where it stopped. An error is of the row there, of
+// which nothing is kept.
+func (t *Table) rowsFrom(p, whole, most int) (int, error) {
+	cols, end := len(t.schema.names), len(t.cells)
+	t.cells = t.cells[:cap(t.cells)]
+	defer func() { t.cells = t.cells[:end] }()
+	var mask [maxColumns / 64]uint64
+	var s *shape
+	for range most {
+		next := bytes.IndexByte(t.raw[p:], '\n')
+		// One line more is behind it, so that the row is not the last, nor the blank line.
+		if next <= 0 || p+next+1 >= len(t.raw) || (t.rows+1)*cols > maxCells {
+			break
+		}
+		if end+cols > len(t.cells) {
+			t.growFor(end, p, whole)
+		}
+		extra := len(t.extra)
+		after, n, err := t.readRow(t.cells[end:end+cols], p, &mask)
+		if err != nil {
+			t.extra = t.extra[:extra]
+			return p, err
+		}
+		p = after
+		s, end = t.addRow(s, mask[:], end, n), end+n
+	}
+	return p, nil
+}
