@@ -191,6 +191,11 @@ func (c *Collector) Poll(ctx context.Context) error {
 	wait := c.startReading(ctx)
 	c.mergeAll()
 	wait()
+	if c.flowedAway() && ctx.Err() == nil {
+		wait = c.startReading(ctx)
+		c.mergeAll()
+		wait()
+	}
 	if ctx.Err() != nil {
 		c.forget()
 		return ctx.Err()
@@ -287,6 +292,9 @@ func (c *Collector) readSlot(ctx context.Context, s *slot) {
 	if c.cfg.FixedRules || len(s.replies) == 0 || s.source.page != nil {
 		return
 	}
+	if f := s.source.inflow; f != nil && f.rows > 0 {
+		return // its rows are gone; the first, whose header it has, learns for it
+	}
 	version := s.replies[0].Process.Version
 	c.learnMu.Lock()
 	known := c.learned[version]
@@ -368,12 +376,21 @@ func (c *Collector) mergeAll() {
 		go merge()
 	}
 	c.merging.Wait()
-	if s := c.stream; s != nil {
-		c.stream = nil // it has no second
-		if s.broken {
-			c.mergeAll()
-		}
+}
+
+// flowedAway ends the stream, and reports whether what it merged must be forgotten.
+func (c *Collector) flowedAway() bool {
+	s := c.stream
+	c.stream = nil // it has no second
+	for _, slot := range c.slots {
+		slot.source.inflow = nil
 	}
+	if s == nil || !s.broken {
+		return false
+	}
+	c.forget()
+	clear(c.learned)
+	return true
 }
 
 // newMerger is one goroutine of mergeAll, with a table of its own to parse into.

@@ -73,6 +73,12 @@ func (m *Merger) Add(t *Table) error {
 		m.first(t)
 		return nil
 	}
+	return m.addRest(t, 0)
+}
+
+// addRest is Add of a dump whose first rows, as many as given, were merged into those at
+// the same place; t has the others.
+func (m *Merger) addRest(t *Table, merged int) error {
 	if (m.out.rows+t.rows)*(len(m.out.schema.names)+len(t.schema.names)) > maxCells {
 		return fmt.Errorf("haproxy: merge: more than %d cells", maxCells)
 	}
@@ -85,15 +91,15 @@ func (m *Merger) Add(t *Table) error {
 	m.rowMap = m.rowMap[:0]
 	// As long as the order is the same, a row is at the same place.
 	i := 0
-	for i < t.rows && i < m.out.rows && sameKey(m.out, i, t, i) {
-		m.rowMap = append(m.rowMap, int32(i))
-		m.mergeRow(i, t, i)
+	for at := merged; i < t.rows && at < m.out.rows && sameKey(m.out, at, t, i); at++ {
+		m.rowMap = append(m.rowMap, int32(at))
+		m.mergeRow(at, t, i)
 		i++
 	}
 	if i == t.rows {
 		return nil
 	}
-	m.match(t, i)
+	m.match(t, i, merged+i)
 	for ; i < t.rows; i++ {
 		if at := m.rowMap[i]; at >= 0 {
 			m.mergeRow(int(at), t, i)
@@ -420,15 +426,15 @@ func (p *plan) addSum(pr pair) {
 	p.ones = p.ones[:k]
 }
 
-// match finds the rows of t from i on in out, by an index; those before have their own.
-// The n-th of several rows of one key belongs to the n-th.
-func (m *Merger) match(t *Table, i int) {
+// match finds the rows of t from i on in out, by an index; those before have the first of
+// out. The n-th of several rows of one key belongs to the n-th.
+func (m *Merger) match(t *Table, i, taken int) {
 	out := m.out
 	for len(m.taken) < out.rows {
 		m.taken = append(m.taken, 0)
 	}
 	m.adds++
-	for k := range i {
+	for k := range taken {
 		m.taken[k] = m.adds
 	}
 	m.index.fill(out)

@@ -184,14 +184,7 @@ func (s *source) read(ctx context.Context, deadline time.Time, replies []Reply) 
 	if s.master {
 		return s.readMaster(ctx, deadline, replies)
 	}
-	enough := isUnknown
-	if s.inflow != nil {
-		enough = func(data []byte) bool {
-			s.inflow.look(data)
-			return isUnknown(data)
-		}
-	}
-	data, err := s.ask(ctx, deadline, question, enough)
+	data, err := s.ask(ctx, deadline, question, s.unlessUnknown)
 	if err != nil {
 		return replies, err
 	}
@@ -206,6 +199,17 @@ func (s *source) read(ctx context.Context, deadline time.Time, replies []Reply) 
 		return replies, err
 	}
 	return append(replies, r), nil
+}
+
+func untilUnknown(data []byte) ([]byte, bool) { return data, isUnknown(data) }
+
+// unlessUnknown lets the answer to the question flow into the stream, if there is one.
+func (s *source) unlessUnknown(data []byte) ([]byte, bool) {
+	if s.inflow != nil {
+		s.inflow.look(data)
+		data = s.inflow.forget(data)
+	}
+	return untilUnknown(data)
 }
 
 func isUnknown(data []byte) bool {
@@ -306,6 +310,9 @@ type buffers struct {
 // firstBuffer holds the dump of 1,700 rows. Pages of it that stay empty cost nothing.
 const firstBuffer = 448 << 10
 
+// flowBuffer holds what was not merged yet of a dump that flows into a stream.
+const flowBuffer = 32 << 10
+
 // keep lets the next ask use the memory of data.
 func (s *source) keep(data []byte) {
 	if cap(data) > 0 {
@@ -316,6 +323,9 @@ func (s *source) keep(data []byte) {
 }
 
 func (s *source) buffer() []byte {
+	if s.inflow != nil && !s.inflow.first {
+		return make([]byte, 0, flowBuffer)
+	}
 	s.buffers.mu.Lock()
 	defer s.buffers.mu.Unlock()
 	if n := len(s.buffers.free); n > 0 {
@@ -349,8 +359,9 @@ func (s *source) askAhead() {
 }
 
 // ask sends a command on a connection of its own and reads until the other side closes,
-// or enough says so; unless askAhead sent the command, which is the question then.
-func (s *source) ask(ctx context.Context, deadline time.Time, command string, enough func([]byte) bool) ([]byte, error) {
+// or look says that it is enough. Look also says what of the answer is still needed. The
+// command is sent unless askAhead did, which sends the question.
+func (s *source) ask(ctx context.Context, deadline time.Time, command string, look func([]byte) (keep []byte, enough bool)) ([]byte, error) {
 	conn, asked := s.asked, s.asked != nil
 	s.asked = nil
 	if !asked {
@@ -385,10 +396,15 @@ func (s *source) ask(ctx context.Context, deadline time.Time, command string, en
 		}
 		n, err := conn.Read(buf[len(buf):cap(buf)])
 		buf = buf[:len(buf)+n]
-		if err == io.EOF || err == nil && enough(buf) {
+		if err == io.EOF {
 			return buf, nil
 		}
-		if err != nil {
+		if err == nil {
+			enough := false
+			if buf, enough = look(buf); enough {
+				return buf, nil
+			}
+		} else {
 			n := len(buf)
 			if s.inflow == nil { // or else the table still refers to it
 				s.keep(buf)
@@ -466,7 +482,7 @@ func (s *source) failed(ctx context.Context, what string, err error) error {
 
 // readMaster reads all workers through a master socket (management guide, 9.4).
 func (s *source) readMaster(ctx context.Context, deadline time.Time, replies []Reply) ([]Reply, error) {
-	data, err := s.ask(ctx, deadline, "show proc;quit\n", isUnknown)
+	data, err := s.ask(ctx, deadline, "show proc;quit\n", untilUnknown)
 	if err != nil {
 		return replies, err
 	}
@@ -480,7 +496,7 @@ func (s *source) readMaster(ctx context.Context, deadline time.Time, replies []R
 	var failures []error
 	for _, w := range workers {
 		prefix := "@!" + strconv.FormatInt(w.pid, 10) + " "
-		data, err := s.ask(ctx, deadline, prefix+"show info;"+prefix+"show stat;quit\n", isUnknown)
+		data, err := s.ask(ctx, deadline, prefix+"show info;"+prefix+"show stat;quit\n", untilUnknown)
 		if err == nil {
 			if w.old && bytes.HasPrefix(data, []byte("Can't find the target")) {
 				s.keep(data)

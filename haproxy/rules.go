@@ -148,9 +148,10 @@ func (t Tag) rule() Rule {
 }
 
 var defaultRules = sync.OnceValue(func() *Rules {
-	var names []string
+	names := make([]string, 0, len(builtIn()))
 	for line := range strings.Lines(builtInTags) {
-		names = append(names, strings.Fields(line)[0])
+		name, _, _ := strings.Cut(line, " ")
+		names = append(names, name)
 	}
 	return (&Rules{}).learn(builtIn(), names, SourceBuiltIn, "2.6.12")
 })
@@ -233,6 +234,9 @@ func (r *Rules) clone() *Rules {
 
 func (r *Rules) learn(tags Tags, names []string, source, version string) *Rules {
 	out := r.clone()
+	if len(out.fields) == 0 {
+		out.fields = make(map[string]*[types]Field, len(names))
+	}
 	for _, name := range names {
 		f := out.entry(name)
 		for t, tag := range tags[name] {

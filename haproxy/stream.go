@@ -8,10 +8,10 @@ import (
 // A stream merges dumps while they are still being read: of a single poll, what is left to
 // do behind the last byte is all that it costs. The dump of the first target becomes the
 // table. Those of the others are parsed some rows at a time, which are merged as soon as
-// the first has the same, so that nobody has a second table. That is how it is with
-// processes of one configuration. A dump that is not like the first, or is wrong, breaks
-// the stream: then all are merged anew from what was read, in the same way as by a poll
-// that is followed by others, and that says what was wrong.
+// the first has the same, and are forgotten then: nobody has a second table, or a second
+// dump. So it goes with processes of one configuration; where the rows are others, the rest
+// of a dump waits until it is there. A dump that is wrong, of which rows were merged
+// already, breaks the stream: all targets are read and merged anew, without one.
 type stream struct {
 	mu     sync.Mutex
 	merger *Merger
@@ -36,7 +36,8 @@ type inflow struct {
 	began  bool
 	stuck  bool // the rest is for finish
 	stat   int  // where the answer to "show stat" begins; 0 if it has not
-	at     int  // where the next row begins
+	top    int  // how long its header is
+	at     int  // where the next row begins, behind stat
 	rows   int  // that were merged
 	seen   int  // bytes at the last look
 	step   int  // how many more are worth another; inflowStep
@@ -92,7 +93,7 @@ func (f *inflow) lead(csv []byte, whole int) {
 			f.stuck = true
 			return
 		}
-		f.began, f.at = true, line+1
+		f.begin(line)
 		s.merger.begin(nil)
 	}
 	t.raw = csv
@@ -123,16 +124,25 @@ func (f *inflow) follow(csv []byte) {
 		if !f.began {
 			line := bytes.IndexByte(csv, '\n')
 			if !bytes.HasPrefix(csv, []byte("# ")) || string(csv[2:line]) != t.schema.header {
-				f.breakUp()
+				f.stuck = true
 				return
 			}
-			f.began, f.at = true, line+1
+			f.begin(line)
 		}
 		t.reset()
 		t.raw = csv
 		at, err := t.rowsFrom(f.at, 0, ahead)
-		f.at, f.stuck = at, err != nil
-		if t.rows == 0 || !f.merge() {
+		f.stuck = err != nil
+		merged := f.merge()
+		if merged < t.rows {
+			// Where the first row begins that was not merged is only known by reading again.
+			f.stuck = true
+			t.reset()
+			t.raw = csv
+			at, _ = t.rowsFrom(f.at, 0, merged)
+		}
+		f.at = at
+		if merged == 0 || f.stuck {
 			return
 		}
 	}
@@ -145,24 +155,37 @@ func (f *inflow) breakUp() {
 	f.stream.broken = true
 }
 
-// merge merges the batch, unless its rows are others than those of the first dump.
-func (f *inflow) merge() bool {
+// begin takes the header, which ends at the line end given.
+func (f *inflow) begin(line int) {
+	f.began, f.top, f.at = true, line+1, line+1
+}
+
+// merge merges the batch as far as the first dump has the same rows, and returns how many.
+func (f *inflow) merge() int {
 	s, t := f.stream, &f.batch
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.broken {
-		return false
-	}
 	s.merger.join(t)
-	for i := range t.rows {
-		if !sameKey(s.out, f.rows+i, t, i) {
-			f.stuck, s.broken = true, true
-			return false
-		}
-		s.merger.mergeRow(f.rows+i, t, i)
+	n := 0
+	for n < t.rows && sameKey(s.out, f.rows, t, n) {
+		s.merger.mergeRow(f.rows, t, n)
+		f.rows++
+		n++
 	}
-	f.rows += t.rows
-	return true
+	return n
+}
+
+// forget takes the rows that were merged out of the answer that look has seen, so that the
+// rest of it is a dump of the others. The first keeps its own, which are the table's text.
+func (f *inflow) forget(answer []byte) []byte {
+	if f.first || f.at == f.top {
+		return answer
+	}
+	keep := f.stat + f.top
+	n := keep + copy(answer[keep:], answer[f.stat+f.at:])
+	f.seen -= len(answer) - n
+	f.at = f.top
+	return answer[:n]
 }
 
 // end takes what the target answered, or did not.
@@ -186,37 +209,47 @@ func (f *inflow) finish(data []byte) {
 	s.begin()
 	f.first = f.first || s.out.schema == nil // those before it failed
 	s.mu.Unlock()
-	if f.first {
-		f.leadAll(data)
-		return
+	if !f.first && !f.stuck {
+		f.follow(data)
+		if f.began && f.at == len(data)-1 {
+			return
+		}
 	}
-	f.follow(data)
-	if f.at != len(data)-1 {
-		f.breakUp()
+	// Nobody else merges: other dumps wait for the lock.
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if f.rest(data) != nil {
+		s.broken = true
 	}
 }
 
-// leadAll is lead to the end of a dump that is whole.
-func (f *inflow) leadAll(data []byte) {
-	s := f.stream
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	t := s.out
+// rest reads the rest of a dump: of the first into the table, of others into a table that
+// is merged then.
+func (f *inflow) rest(data []byte) error {
+	m, t := f.stream.merger, f.stream.out
+	if !f.first {
+		t = new(Table)
+		t.schema = f.stream.out.schema
+	}
 	if !f.began {
 		line := bytes.IndexByte(data, '\n')
-		if t.readHeader(data[2:line]) != nil {
-			s.broken = true
-			return
+		if err := t.readHeader(data[2:line]); err != nil {
+			return err
 		}
-		f.began, f.at = true, line+1
-		s.merger.begin(nil)
+		f.begin(line)
+		if f.first {
+			m.begin(nil)
+		}
 	}
 	t.raw = data
-	if t.readRows(f.at) != nil {
-		s.broken = true
-		return
+	if err := t.readRows(f.at); err != nil {
+		return err
 	}
-	s.merger.addLeaves()
+	if f.first {
+		m.addLeaves()
+		return nil
+	}
+	return m.addRest(t, f.rows)
 }
 
 // rowsFrom adds to t the rows that begin at p, up to the last that is followed by another,

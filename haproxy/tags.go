@@ -41,7 +41,7 @@ type Tags map[string][types]Tag
 
 // builtIn are the tags of HAProxy 2.6.12, for when a process cannot be asked.
 var builtIn = sync.OnceValue(func() Tags {
-	tags := make(Tags)
+	tags := make(Tags, strings.Count(builtInTags, "\n"))
 	for line := range strings.Lines(builtInTags) {
 		words := strings.Fields(line)
 		var byType [types]Tag

@@ -242,7 +242,7 @@ func LearnTags(ctx context.Context, target Target, t *Table) (Tags, error) {
 		return nil, fmt.Errorf("haproxy: %s: tags are learned from a stats socket only", s.name)
 	}
 	prefix, end := "", "\n"
-	if data, err := s.ask(ctx, deadline, "show proc;quit\n", isUnknown); err == nil {
+	if data, err := s.ask(ctx, deadline, "show proc;quit\n", untilUnknown); err == nil {
 		if workers := readWorkers(data); len(workers) > 0 && !isUnknown(data) {
 			prefix, end = "@!"+strconv.FormatInt(workers[0].pid, 10)+" ", ";quit\n"
 		}
@@ -258,7 +258,7 @@ func (s *source) learn(ctx context.Context, deadline time.Time, prefix, end stri
 	if len(commands) == 0 {
 		return nil, fmt.Errorf("haproxy: %s: the dump has no frontend and no backend to ask about", s.name)
 	}
-	data, err := s.ask(ctx, deadline, strings.Join(commands, ";")+end, func([]byte) bool { return false })
+	data, err := s.ask(ctx, deadline, strings.Join(commands, ";")+end, func(data []byte) ([]byte, bool) { return data, false })
 	if err != nil {
 		return nil, err
 	}
