@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -16,6 +15,7 @@ import (
 	"time"
 
 	"myrmidon/bench/internal/machine"
+	"myrmidon/bench/internal/role"
 	"myrmidon/haproxy"
 )
 
@@ -222,18 +222,15 @@ func measureMany(ctx context.Context, dir, socket string, out *manyResult) (err 
 	if err := os.WriteFile(file, dump, 0o600); err != nil {
 		return err
 	}
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
 	args := []string{file}
 	var sockets []string
 	for i := range lots {
 		sockets = append(sockets, filepath.Join(dir, strconv.Itoa(i)+".sock"))
 	}
-	cmd := exec.CommandContext(ctx, self, append(args, sockets...)...)
-	cmd.Env = append(os.Environ(), roleVariable+"=replay")
-	cmd.Stderr = os.Stderr
+	cmd, err := role.Command(ctx, "replay", append(args, sockets...)...)
+	if err != nil {
+		return err
+	}
 	ready, err := cmd.StdoutPipe()
 	if err != nil {
 		return err
@@ -252,10 +249,10 @@ func measureMany(ctx context.Context, dir, socket string, out *manyResult) (err 
 		return fmt.Errorf("replay: %w", err)
 	}
 	var a, b manyResult
-	if err := ask(ctx, &a, "many", sockets[:few]...); err != nil {
+	if err := role.Ask(ctx, &a, "many", sockets[:few]...); err != nil {
 		return err
 	}
-	if err := ask(ctx, &b, "many", sockets...); err != nil {
+	if err := role.Ask(ctx, &b, "many", sockets...); err != nil {
 		return err
 	}
 	*out = manyResult{a.Many, b.Many, b.RSS}

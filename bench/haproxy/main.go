@@ -30,7 +30,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -46,11 +45,9 @@ import (
 
 	"myrmidon/bench/internal/machine"
 	"myrmidon/bench/internal/quiet"
+	"myrmidon/bench/internal/role"
 	"myrmidon/internal/testkit/haproxyd"
 )
-
-// roleVariable says what a child of this program is.
-const roleVariable = "MYRMIDON_BENCH_HAPROXY"
 
 type flags struct {
 	rounds        int
@@ -61,7 +58,7 @@ func main() {
 	var err error
 	misses, f := 0, flags{}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	switch role := os.Getenv(roleVariable); role {
+	switch role.Name() {
 	case "":
 		flag.IntVar(&f.rounds, "rounds", 5, "how often each is measured")
 		flag.BoolVar(&f.quick, "quick", false, "one round, to see that all works: no target is judged")
@@ -75,15 +72,15 @@ func main() {
 	case "seed":
 		err = seed(os.Args[1:], os.Stdout)
 	case "shots":
-		err = reply(shots(ctx, os.Args[1:]))
+		err = role.Reply(shots(ctx, os.Args[1:]))
 	case "daemon":
-		err = reply(daemon(ctx, os.Args[1:]))
+		err = role.Reply(daemon(ctx, os.Args[1:]))
 	case "replay":
 		err = replay(ctx, os.Args[1], os.Args[2:])
 	case "many":
-		err = reply(many(ctx, os.Args[1:]))
+		err = role.Reply(many(ctx, os.Args[1:]))
 	default:
-		err = fmt.Errorf("%s=%s: there is no such part", roleVariable, role)
+		err = role.Unknown()
 	}
 	stop()
 	if err != nil {
@@ -93,30 +90,6 @@ func main() {
 	if misses > 0 && f.strict {
 		os.Exit(1)
 	}
-}
-
-// reply hands a role's result to the process that started it.
-func reply(v any, err error) error {
-	if err != nil {
-		return err
-	}
-	return json.NewEncoder(os.Stdout).Encode(v)
-}
-
-// ask runs a role and reads its result.
-func ask(ctx context.Context, v any, role string, args ...string) error {
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	cmd := exec.CommandContext(ctx, self, args...)
-	cmd.Env = append(os.Environ(), roleVariable+"="+role)
-	cmd.Stderr = os.Stderr
-	out, err := cmd.Output()
-	if err != nil {
-		return fmt.Errorf("%s: %w", role, err)
-	}
-	return json.Unmarshal(out, v)
 }
 
 const processes = 4
@@ -155,11 +128,11 @@ func run(ctx context.Context, f flags, out io.Writer) (misses int, err error) {
 		fmt.Fprintf(os.Stderr, "round %d of %d\n", i+1, f.rounds)
 		quiet.Settle(ctx)
 		var s shotResult
-		if err := ask(ctx, &s, "shots", append(programs, sockets...)...); err != nil {
+		if err := role.Ask(ctx, &s, "shots", append(programs, sockets...)...); err != nil {
 			return 0, err
 		}
 		var d daemonResult
-		if err := ask(ctx, &d, "daemon", sockets...); err != nil {
+		if err := role.Ask(ctx, &d, "daemon", sockets...); err != nil {
 			return 0, err
 		}
 		var m manyResult

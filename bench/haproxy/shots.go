@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"myrmidon/bench/internal/machine"
+	"myrmidon/bench/internal/role"
 )
 
 // shotsEach is how often each program runs within a round.
@@ -64,11 +65,9 @@ func middle(s []shot) shot {
 
 func once(ctx context.Context, name string, args []string) (shot, error) {
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
-	cmd.Env = os.Environ()
+	cmd.Env = role.Environ("")
 	if name == "seed" {
-		cmd.Env = append(cmd.Env, roleVariable+"=seed")
-	} else {
-		cmd.Env = append(cmd.Env, roleVariable+"=")
+		cmd.Env = role.Environ(name)
 	}
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr // stdout is /dev/null

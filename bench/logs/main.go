@@ -34,7 +34,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -51,10 +50,8 @@ import (
 
 	"myrmidon/bench/internal/machine"
 	"myrmidon/bench/internal/quiet"
+	"myrmidon/bench/internal/role"
 )
-
-// roleVariable says what a child of this program is.
-const roleVariable = "MYRMIDON_BENCH_LOGS"
 
 type flags struct {
 	rounds               int
@@ -66,7 +63,7 @@ func main() {
 	var err error
 	misses, f := 0, flags{}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	switch role := os.Getenv(roleVariable); role {
+	switch role.Name() {
 	case "":
 		flag.IntVar(&f.rounds, "rounds", 5, "how often each is measured")
 		flag.BoolVar(&f.quick, "quick", false, "one round with few lines, to see that all works: no target is judged")
@@ -80,9 +77,9 @@ func main() {
 		}
 		misses, err = run(ctx, f, os.Stdout)
 	case "parse":
-		err = reply(parse(os.Args[1]))
+		err = role.Reply(parse(os.Args[1]))
 	case "shots":
-		err = reply(shots(ctx, os.Args[1], os.Args[2], os.Args[3:]))
+		err = role.Reply(shots(ctx, os.Args[1], os.Args[2], os.Args[3:]))
 	case "write":
 		err = writeObject(os.Args[1], os.Args[2])
 	case "inflate":
@@ -90,7 +87,7 @@ func main() {
 	case "receive":
 		err = receive(ctx, os.Stdin, os.Stdout)
 	default:
-		err = fmt.Errorf("%s=%s: there is no such part", roleVariable, role)
+		err = role.Unknown()
 	}
 	stop()
 	if err != nil {
@@ -100,51 +97,6 @@ func main() {
 	if misses > 0 && f.strict {
 		os.Exit(1)
 	}
-}
-
-// reply hands a role's result to the process that started it.
-func reply(v any, err error) error {
-	if err != nil {
-		return err
-	}
-	return json.NewEncoder(os.Stdout).Encode(v)
-}
-
-// role is a child of this program.
-func role(ctx context.Context, name string, args ...string) (*exec.Cmd, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
-	cmd := exec.CommandContext(ctx, self, args...)
-	cmd.Env = append(os.Environ(), roleVariable+"="+name)
-	cmd.Stderr = os.Stderr
-	return cmd, nil
-}
-
-// do runs a role.
-func do(ctx context.Context, name string, args ...string) error {
-	cmd, err := role(ctx, name, args...)
-	if err != nil {
-		return err
-	}
-	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("%s: %w", name, err)
-	}
-	return nil
-}
-
-// ask runs a role and reads its result.
-func ask(ctx context.Context, v any, name string, args ...string) error {
-	cmd, err := role(ctx, name, args...)
-	if err != nil {
-		return err
-	}
-	out, err := cmd.Output()
-	if err != nil {
-		return fmt.Errorf("%s: %w", name, err)
-	}
-	return json.Unmarshal(out, v)
 }
 
 // Lines of the objects. A GB is 10^9 bytes.
@@ -180,7 +132,7 @@ func run(ctx context.Context, f flags, out io.Writer) (misses int, err error) {
 	fmt.Fprintln(os.Stderr, "writing the objects")
 	for name, n := range counts {
 		// A child does, so that this process stays small: see shots.
-		if err := do(ctx, "write", filepath.Join(dir, name), strconv.Itoa(n)); err != nil {
+		if err := role.Do(ctx, "write", filepath.Join(dir, name), strconv.Itoa(n)); err != nil {
 			return 0, err
 		}
 	}
@@ -231,7 +183,7 @@ func (b *bench) round(ctx context.Context, i int) (r round, err error) {
 	if b.quick {
 		size = "short"
 	}
-	if err := ask(ctx, &r.Parse, "parse", size); err != nil {
+	if err := role.Ask(ctx, &r.Parse, "parse", size); err != nil {
 		return r, err
 	}
 	turns := []struct {
@@ -254,7 +206,7 @@ func (b *bench) shot(ctx context.Context, way, object string) (s shot, err error
 	quiet.Settle(ctx)
 	folder := filepath.Join(b.dir, object)
 	if way == "inflate" {
-		return s, ask(ctx, &s, "shots", "inflate", "0", filepath.Join(folder, objectName))
+		return s, role.Ask(ctx, &s, "shots", "inflate", "0", filepath.Join(folder, objectName))
 	}
 	state, err := os.MkdirTemp(b.dir, "state-*")
 	if err != nil {
@@ -266,7 +218,7 @@ func (b *bench) shot(ctx context.Context, way, object string) (s shot, err error
 		address = b.to.TCP
 	}
 	n := b.counts[object]
-	if err := ask(ctx, &s, "shots", "myrmidon", strconv.Itoa(n), b.program, "logs", "ship", folder, "--to", way+"://"+address, "--state", state, "--quiet"); err != nil {
+	if err := role.Ask(ctx, &s, "shots", "myrmidon", strconv.Itoa(n), b.program, "logs", "ship", folder, "--to", way+"://"+address, "--state", state, "--quiet"); err != nil {
 		return s, err
 	}
 	got, err := b.to.count()

@@ -12,6 +12,8 @@ import (
 	"net"
 	"os/exec"
 	"sync/atomic"
+
+	"myrmidon/bench/internal/role"
 )
 
 // A receiver is the process that is shipped to.
@@ -25,7 +27,7 @@ type receiver struct {
 
 // startReceiver starts it. The caller stops it.
 func startReceiver(ctx context.Context) (*receiver, error) {
-	cmd, err := role(ctx, "receive")
+	cmd, err := role.Command(ctx, "receive")
 	if err != nil {
 		return nil, err
 	}

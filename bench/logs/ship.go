@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"myrmidon/bench/internal/machine"
+	"myrmidon/bench/internal/role"
 )
 
 // shot is what one child took: seconds and megabytes. Own is the peak of the process that
@@ -36,7 +37,7 @@ func shots(ctx context.Context, kind, lines string, args []string) (s shot, err 
 		args, env = append([]string{self}, args...), kind
 	}
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
-	cmd.Env = append(os.Environ(), roleVariable+"="+env)
+	cmd.Env = role.Environ(env)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	start := time.Now()

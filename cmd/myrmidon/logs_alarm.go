@@ -6,10 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"time"
+
+	"myrmidon/internal/secreturl"
 )
 
 const (
@@ -98,20 +99,5 @@ func callWebhook(ctx context.Context, client *http.Client, webhook, name, source
 		return errors.New("this URL cannot be asked") // the error would have it
 	}
 	req.Header.Set("Content-Type", "application/json")
-	resp, err := client.Do(req)
-	var u *url.Error
-	if errors.As(err, &u) {
-		err = u.Err // its text has the URL
-	}
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(io.Discard, io.LimitReader(resp.Body, 64<<10))
-	if err = errors.Join(err, resp.Body.Close()); err != nil {
-		return err
-	}
-	if resp.StatusCode/100 != 2 {
-		return fmt.Errorf("%s answers with status %d", req.URL.Host, resp.StatusCode)
-	}
-	return nil
+	return secreturl.Do(client, req)
 }

@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"time"
 
 	"myrmidon"
 	"myrmidon/internal/pattern"
+	"myrmidon/internal/secreturl"
 )
 
 // snsMessage is what a request of SNS says of itself. Source: Amazon SNS Developer Guide,
@@ -56,20 +56,8 @@ func (t *topics) confirm(ctx context.Context, m snsMessage) error {
 	if err != nil {
 		return err
 	}
-	resp, err := t.client.Do(req)
-	var u *url.Error
-	if errors.As(err, &u) {
-		err = u.Err // its text has the token
-	}
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(io.Discard, io.LimitReader(resp.Body, 64<<10))
-	if err = errors.Join(err, resp.Body.Close()); err != nil {
-		return err
-	}
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("sns: ConfirmSubscription: status %d", resp.StatusCode)
+	if err := secreturl.Do(t.client, req); err != nil {
+		return fmt.Errorf("sns: ConfirmSubscription: %w", err)
 	}
 	return nil
 }
