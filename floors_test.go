@@ -15,12 +15,13 @@ import (
 // floors is the house: the floor of each package. A package imports only from lower
 // floors. A new package must be placed here, and in DESIGN.md.
 var floors = map[string]int{
-	"myrmidon":                   0,
-	"myrmidon/internal/checksum": 0,
-	"myrmidon/internal/limit":    0,
-	"myrmidon/internal/pattern":  0,
-	"myrmidon/internal/sigv4":    0,
-	"myrmidon/internal/textgrid": 0,
+	"myrmidon":                    0,
+	"myrmidon/internal/checksum":  0,
+	"myrmidon/internal/limit":     0,
+	"myrmidon/internal/pattern":   0,
+	"myrmidon/internal/secreturl": 0,
+	"myrmidon/internal/sigv4":     0,
+	"myrmidon/internal/textgrid":  0,
 
 	"myrmidon/elb":              1,
 	"myrmidon/engine":           1,
@@ -54,6 +55,7 @@ var floors = map[string]int{
 	"myrmidon/bench/internal/machine": 0,
 	"myrmidon/bench/internal/spread":  0,
 	"myrmidon/bench/internal/quiet":   0,
+	"myrmidon/bench/internal/role":    0,
 
 	"myrmidon/bench/transcode":       5,
 	"myrmidon/bench/clone":           5,
