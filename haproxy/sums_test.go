@@ -13,8 +13,10 @@ import (
 func TestSumsSideBySideAreEachRight(t *testing.T) {
 	columns := strings.Split("hrsp_1xx,hrsp_2xx,hrsp_3xx,hrsp_4xx,hrsp_5xx,hrsp_other,stot,bin,bout,smax", ",")
 	header := "# pxname,svname,type," + strings.Join(columns, ",") + "\n"
-	values := []string{"0", "1", "7", "-1", "2305843009213693951", "2305843009213693952", "-2305843009213693953",
-		"4611686018427387903", "-4611686018427387904", "18446744073709551615", "-99999999999999999999"}
+	values := []string{
+		"0", "1", "7", "-1", "2305843009213693951", "2305843009213693952", "-2305843009213693953",
+		"4611686018427387903", "-4611686018427387904", "18446744073709551615", "-99999999999999999999",
+	}
 	r := rand.New(rand.NewPCG(6, 28))
 	for range 3000 {
 		n := 2 + r.IntN(3)
