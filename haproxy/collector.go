@@ -99,6 +99,7 @@ type slot struct {
 
 	known  []*process
 	failed bool // it was at the last poll
+	lost   bool // of a single poll that reads twice: it failed the first time
 	polled bool
 
 	// The states of the rows of the merged table, by number, 0 for none.
@@ -147,7 +148,7 @@ func ReadAll(ctx context.Context, cfg Config) (*Snapshot, error) {
 	defer c.Close()
 	c.once = true
 	if len(c.slots) <= ahead && !cfg.KeepProcesses {
-		c.stream = &stream{merger: &c.merger, out: c.next}
+		c.stream = &stream{merger: &c.merger, out: c.next, fixed: cfg.FixedRules}
 		c.merger.Rules = c.rules
 		for i, s := range c.slots {
 			if s.source.page == nil {
@@ -191,16 +192,18 @@ func (c *Collector) Poll(ctx context.Context) error {
 	wait := c.startReading(ctx)
 	c.mergeAll()
 	wait()
-	if c.flowedAway() && ctx.Err() == nil {
+	learned := c.learn()
+	if c.flowedAway(learned) && ctx.Err() == nil {
 		wait = c.startReading(ctx)
 		c.mergeAll()
 		wait()
+		learned = c.learn()
 	}
 	if ctx.Err() != nil {
 		c.forget()
 		return ctx.Err()
 	}
-	if c.learn() {
+	if learned {
 		c.mergeAll() // anew, by the right rules: once a version
 	}
 	answered := 0
@@ -239,14 +242,19 @@ const ahead = 16
 func (c *Collector) startReading(ctx context.Context) (wait func()) {
 	c.folding = 0
 	for i, s := range c.slots {
-		s.replies, s.err, s.tags, s.before = s.replies[:0], nil, nil, nil
+		s.replies, s.tags, s.before = s.replies[:0], nil, nil
+		if !s.lost {
+			s.err = nil
+		}
 		if i >= ahead {
 			s.before = make(chan struct{})
 		}
 		s.read.Add(1)
 	}
 	for _, s := range c.slots[:min(len(c.slots), ahead, c.cfg.Concurrency)] {
-		s.source.askAhead()
+		if !s.lost {
+			s.source.askAhead()
+		}
 	}
 	slots, stopped := c.slots, make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
@@ -261,6 +269,9 @@ func (c *Collector) startReading(ctx context.Context) (wait func()) {
 		before := s.before
 		wg.Go(func() {
 			defer s.read.Done()
+			if s.lost {
+				return
+			}
 			if before != nil {
 				// A target that hangs holds up what comes after it for a moment only.
 				late := time.NewTimer(c.cfg.Timeout / 4)
@@ -291,9 +302,6 @@ func (c *Collector) readSlot(ctx context.Context, s *slot) {
 	s.took = time.Since(began)
 	if c.cfg.FixedRules || len(s.replies) == 0 || s.source.page != nil {
 		return
-	}
-	if f := s.source.inflow; f != nil && f.rows > 0 {
-		return // its rows are gone; the first, whose header it has, learns for it
 	}
 	version := s.replies[0].Process.Version
 	c.learnMu.Lock()
@@ -378,18 +386,29 @@ func (c *Collector) mergeAll() {
 	c.merging.Wait()
 }
 
-// flowedAway ends the stream, and reports whether what it merged must be forgotten.
-func (c *Collector) flowedAway() bool {
+// flowedAway ends the stream, and reports whether the targets must be read again: it broke,
+// or rules were learned since rows were merged that are in no dump any longer. What did not
+// answer has had its time.
+func (c *Collector) flowedAway(learned bool) bool {
 	s := c.stream
-	c.stream = nil // it has no second
-	for _, slot := range c.slots {
-		slot.source.inflow = nil
-	}
-	if s == nil || !s.broken {
+	if s == nil {
 		return false
 	}
+	c.stream = nil // it has no second
+	again := s.broken
+	for _, slot := range c.slots {
+		if f := slot.source.inflow; f != nil {
+			again = again || learned && f.forgot
+			slot.source.inflow = nil
+		}
+	}
+	if !again {
+		return false
+	}
+	for _, slot := range c.slots {
+		slot.lost = len(slot.replies) == 0
+	}
 	c.forget()
-	clear(c.learned)
 	return true
 }
 
@@ -436,6 +455,10 @@ func (c *Collector) mergeSlot(i int, t *Table) {
 		}
 		c.stream.mu.Lock()
 		defer c.stream.mu.Unlock()
+		if c.stream.broken {
+			c.turnOver()
+			return
+		}
 	}
 	kept := s.replies[:0]
 	current := false

@@ -176,11 +176,10 @@ func (m *Merger) begin(averaged []int32) {
 func (m *Merger) addLeaves() {
 	out := m.out
 	n, had := len(out.avg), len(out.procs)
-	if rows := cap(out.types); cap(out.procs) < rows {
-		out.procs = slices.Grow(out.procs, rows-had)
-		out.sums = slices.Grow(out.sums, (rows-had)*n)
-		m.rowMap = slices.Grow(m.rowMap, rows-had)
-	}
+	more := cap(out.types) - had // most likely as many come
+	out.procs = slices.Grow(out.procs, more)
+	out.sums = slices.Grow(out.sums, more*n)
+	m.rowMap = slices.Grow(m.rowMap, more)
 	out.sums = out.sums[:out.rows*n]
 	for i := had; i < out.rows; i++ {
 		out.procs = append(out.procs, 1)

@@ -386,7 +386,7 @@ func (s *source) ask(ctx context.Context, deadline time.Time, command string, lo
 			return nil, s.failed(ctx, "write", err)
 		}
 	}
-	for {
+	for total := 0; ; {
 		if len(buf) == cap(buf) {
 			// In few steps, since what is left behind is garbage, and by make, which does not
 			// touch what is not used.
@@ -396,6 +396,7 @@ func (s *source) ask(ctx context.Context, deadline time.Time, command string, lo
 		}
 		n, err := conn.Read(buf[len(buf):cap(buf)])
 		buf = buf[:len(buf)+n]
+		total += n
 		if err == io.EOF {
 			return buf, nil
 		}
@@ -405,11 +406,10 @@ func (s *source) ask(ctx context.Context, deadline time.Time, command string, lo
 				return buf, nil
 			}
 		} else {
-			n := len(buf)
 			if s.inflow == nil { // or else the table still refers to it
 				s.keep(buf)
 			}
-			return nil, s.failed(ctx, fmt.Sprintf("read after %d bytes", n), err)
+			return nil, s.failed(ctx, fmt.Sprintf("read after %d bytes", total), err)
 		}
 		if len(buf) > maxReply {
 			return nil, fmt.Errorf("haproxy: %s: the answer is larger than %d bytes", s.name, maxReply)

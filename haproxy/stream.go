@@ -10,9 +10,11 @@ import (
 // table. Those of the others are parsed some rows at a time, which are merged as soon as
 // the first has the same, and are forgotten then: nobody has a second table, or a second
 // dump. So it goes with processes of one configuration; where the rows are others, the rest
-// of a dump waits until it is there. A dump that is wrong, of which rows were merged
+// of a dump waits until it is there, and so does all of one whose tags are to be learned,
+// since it is merged again by them. A dump that is wrong, of which rows were merged
 // already, breaks the stream: all targets are read and merged anew, without one.
 type stream struct {
+	fixed  bool // nothing is learned
 	mu     sync.Mutex
 	merger *Merger
 	out    *Table
@@ -35,12 +37,15 @@ type inflow struct {
 	batch  Table // of others: the rows that are merged next
 	began  bool
 	stuck  bool // the rest is for finish
-	stat   int  // where the answer to "show stat" begins; 0 if it has not
-	top    int  // how long its header is
-	at     int  // where the next row begins, behind stat
-	rows   int  // that were merged
-	seen   int  // bytes at the last look
-	step   int  // how many more are worth another; inflowStep
+	forgot bool // rows that were merged are in its dump no longer
+	schema *schema
+	info   Process // the answer to "show info"
+	stat   int     // where the answer to "show stat" begins; 0 if it has not
+	top    int     // how long its header is
+	at     int     // where the next row begins, behind stat
+	rows   int     // that were merged
+	seen   int     // bytes at the last look
+	step   int     // how many more are worth another; inflowStep
 }
 
 const (
@@ -65,6 +70,7 @@ func (f *inflow) look(answer []byte) {
 			return
 		}
 		f.stat = from + i + 2
+		f.info.readInfo(answer[:f.stat-1], &f.info)
 	}
 	from = max(from, f.stat)
 	last := bytes.LastIndexByte(answer[from:], '\n')
@@ -112,7 +118,9 @@ func (f *inflow) follow(csv []byte) {
 			s.mu.Unlock()
 			return
 		}
-		t.schema = s.out.schema
+		if t.schema = f.schema; !f.began {
+			t.schema = s.out.schema // another dump may give it more columns later
+		}
 		if cap(t.shapes) < batchRows {
 			t.cells = make([]int64, 0, batchRows*len(t.schema.names))
 			t.shapes, t.starts = make([]*shape, batchRows), make([]int, 0, batchRows)
@@ -127,6 +135,11 @@ func (f *inflow) follow(csv []byte) {
 				f.stuck = true
 				return
 			}
+			if !s.fixed && !builtInFor(f.info.Version, csv) {
+				f.stuck = true
+				return
+			}
+			f.schema = t.schema
 			f.begin(line)
 		}
 		t.reset()
@@ -165,6 +178,9 @@ func (f *inflow) merge() int {
 	s, t := f.stream, &f.batch
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.broken {
+		return 0
+	}
 	s.merger.join(t)
 	n := 0
 	for n < t.rows && sameKey(s.out, f.rows, t, n) {
@@ -184,7 +200,7 @@ func (f *inflow) forget(answer []byte) []byte {
 	keep := f.stat + f.top
 	n := keep + copy(answer[keep:], answer[f.stat+f.at:])
 	f.seen -= len(answer) - n
-	f.at = f.top
+	f.at, f.forgot = f.top, true
 	return answer[:n]
 }
 
@@ -192,20 +208,26 @@ func (f *inflow) forget(answer []byte) []byte {
 func (f *inflow) end(replies []Reply) {
 	switch {
 	case len(replies) > 0:
-		f.finish(replies[0].CSV)
+		f.finish(&replies[0])
 	case f.began:
 		f.breakUp()
 	}
 }
 
 // finish merges what is left of a dump, when the targets before it are done.
-func (f *inflow) finish(data []byte) {
+func (f *inflow) finish(r *Reply) {
+	data := r.CSV
 	if checkEnd(data) != nil || !bytes.HasPrefix(data, []byte("# ")) {
 		f.breakUp()
 		return
 	}
+	f.info = r.Process
 	s := f.stream
 	s.mu.Lock()
+	if s.broken { // the table may have half of a row
+		s.mu.Unlock()
+		return
+	}
 	s.begin()
 	f.first = f.first || s.out.schema == nil // those before it failed
 	s.mu.Unlock()
@@ -229,7 +251,9 @@ func (f *inflow) rest(data []byte) error {
 	m, t := f.stream.merger, f.stream.out
 	if !f.first {
 		t = new(Table)
-		t.schema = f.stream.out.schema
+		if t.schema = f.schema; !f.began {
+			t.schema = f.stream.out.schema
+		}
 	}
 	if !f.began {
 		line := bytes.IndexByte(data, '\n')

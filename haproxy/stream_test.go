@@ -41,7 +41,7 @@ func checkStream(tb testing.TB, step int, dumps ...string) (whole bool) {
 	tb.Helper()
 	const info = "Name: HAProxy\nPid: 1\n\n"
 	var m Merger
-	s := &stream{merger: &m, out: new(Table)}
+	s := &stream{merger: &m, out: new(Table), fixed: true}
 	var flows []*inflow
 	kept := make([][]byte, len(dumps)) // of each answer
 	most := 0
@@ -101,6 +101,8 @@ func TestDumpsThatDifferFlowTogether(t *testing.T) {
 		"another header":    {[]string{header + row("s", 1), "# pxname,svname,type,\np,s,2,\n"}, true},
 		"no rows":           {[]string{header, header + row("s", 1)}, true},
 		"the 20th is cut":   {[]string{header + long.String(), header + long.String()[:500]}, false},
+		"the 2nd has more":  {[]string{header + long.String(), "# pxname,svname,stot,eint,cookie,type,\n" + strings.ReplaceAll(long.String(), ",c", ",1,c"), header + long.String()}, true},
+		"the 1st is wrong":  {[]string{header + row("s", 1) + "p,t,2,\n", header + row("s", 1) + row("t", 2), header + row("s", 1) + row("t", 2)}, false},
 		"the 150th differs": {[]string{header + long.String(), header + strings.Replace(long.String(), "s150", "t150", 1)}, true},
 	} {
 		for i := range c.dumps {

@@ -1,12 +1,14 @@
 package haproxy
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // headers26and30 are the names of the columns of HAProxy 2.6, and of 3.0: those of 2.6,
@@ -83,5 +85,39 @@ func TestAFleetOfHAProxy26And30IsOne(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What a process said of its tags is not asked again, so a poll that is cancelled keeps it.
+func TestTagsOfACancelledPollAreKept(t *testing.T) {
+	_, young := headers26and30()
+	row := map[string]string{"pxname": "www", "svname": "FRONTEND", "type": "0", "iid": "2", "h1sess": "2", "-": "-"}
+	typed := "F.2.0.0.pxname.1:KNS:str:www\nF.2.0.1.svname.1:KNS:str:FRONTEND\nF.2.0.103.h1sess.1:MCP:u64:2\n"
+	answer := answer30("3.0.11", 1, young, typed, row)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	said := make(chan struct{})
+	first := newStub(t, func(conn net.Conn, command string) {
+		answer(conn, command)
+		if strings.Contains(command, "typed") {
+			close(said)
+		}
+	})
+	second := newStub(t, func(conn net.Conn, command string) {
+		<-said
+		time.AfterFunc(50*time.Millisecond, cancel) // the first is read by then
+		io.Copy(io.Discard, conn)
+	})
+	c, err := New(Config{Targets: []Target{{Address: first.path}, {Address: second.path}}, Timeout: 10 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.Poll(ctx); err == nil {
+		t.Fatal("it was not cancelled")
+	}
+	second.set(answer30("3.0.11", 2, young, typed, row))
+	if got := cell(t, poll(t, c).Table, "www", "FRONTEND", "h1sess"); got != "4" {
+		t.Errorf("h1sess is %s, want 4", got)
 	}
 }
