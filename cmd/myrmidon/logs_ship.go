@@ -280,6 +280,13 @@ func (c *carrier) summarize(ctx context.Context, home engine.Home, rep *engine.R
 	c.mu.Lock()
 	fmt.Fprintln(out, string(data))
 	c.mu.Unlock()
+	if sum.Objects.Read == 0 && rep.State == myrmidon.Succeeded {
+		why := "there is no object"
+		if sum.Objects.LeftOut > 0 {
+			why = fmt.Sprintf("%s there cannot hold lines of that time", plural(sum.Objects.LeftOut, "object"))
+		}
+		fmt.Fprintf(c.screen, "myrmidon: nothing was read from %s: %s\n  look at the address, and at --since and --until; --expect 24h makes it a failure\n", plain(sum.Source), why)
+	}
 	if sum.Objects.Failed > 0 {
 		fmt.Fprintf(c.screen, "myrmidon: not everything was delivered: %s not parsed, %d refused, %s not whole\n  myrmidon parked list %s shows why; myrmidon runs retry %[4]s tries again\n",
 			plural(sum.Lines.Unparsed, "line"), sum.Lines.Failed, plural(sum.Objects.Failed, "object"), rep.ID)
