@@ -29,3 +29,12 @@ func TestAShipmentOfNothingSaysSo(t *testing.T) {
 		}
 	}
 }
+
+func TestAMissingFlagIsAnErrorOfUsage(t *testing.T) {
+	for command, flag := range map[string]string{"ship": "--to", "audit": "--to", "top": "--by"} {
+		said, err := exec.Command("myrmidon", "logs", command, "x.log").CombinedOutput()
+		if want := "myrmidon: " + flag + " is missing\n  "; status(err) != 2 || !strings.HasPrefix(string(said), want) {
+			t.Errorf("logs %s: %v, want status 2 and %q\n%s", command, err, want, said)
+		}
+	}
+}

@@ -94,7 +94,7 @@ authentication, and --tls-cert and --tls-key, since a token alone crosses the ne
 	}
 	fl := c.Flags()
 	fl.StringVar(&f.to, "to", "", "where lines go: an address, see above")
-	mustComplete(c.MarkFlagRequired("to"))
+	needs(c, "to", "name where lines go: --to lumberjack://logstash:5044, or --to - to see them")
 	f.logFlags.add(fl, c)
 	f.addShape(fl)
 	fl.StringVar(&f.parkedTo, "parked-to", "", "file for the lines that were not delivered, as they are, with place and reason: a line of JSON each")
