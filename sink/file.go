@@ -34,7 +34,8 @@ type FileConfig struct {
 //
 // The file holds whole lines only: what could not be written as a whole is taken back, and a
 // piece of a document at the end of the file, as a killed process leaves it, is cut off when
-// the file is opened; it was never acknowledged. One process writes to a file at a time. Send
+// the file is opened; it was never acknowledged. Several processes may write to one file: each
+// holds a lock meanwhile. A file that was put aside or removed is made anew by the next Send. Send
 // hands lines to the operating system; Flush makes them survive a power cut.
 type File struct {
 	cfg FileConfig
@@ -114,6 +115,7 @@ func (f *File) append(records []Record) error {
 	if err := f.open(int64(len(b))); err != nil {
 		return err
 	}
+	defer f.unlock()
 	n, err := f.file.Write(b)
 	if err != nil {
 		err = fileError("append to", f.cfg.Path, err)
@@ -130,18 +132,57 @@ func (f *File) append(records []Record) error {
 	return nil
 }
 
-// open opens the file, and puts it aside before if n more bytes are too many or it is old.
-func (f *File) open(n int64) error {
-	if f.file == nil {
-		file, err := os.OpenFile(f.cfg.Path, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o644)
-		if err != nil {
+func (f *File) unlock() {
+	if f.file != nil {
+		unlockShared(f.file)
+	}
+}
+
+// lock locks the file that is open. Where another process has written to it, its end is brought in
+// order, and where it has been put aside it is closed.
+func (f *File) lock() error {
+	lockShared(f.file)
+	info, err := f.file.Stat()
+	if err != nil {
+		return fileError("look at", f.cfg.Path, err)
+	}
+	there, err := os.Stat(f.cfg.Path)
+	if info.Mode().IsRegular() && (err != nil || !os.SameFile(info, there)) {
+		err = errors.Join(f.sync(), f.file.Close())
+		f.file = nil
+		return err
+	}
+	if info.Size() != f.size {
+		if f.size, err = mend(f.file); err != nil {
+			return fileError("read the end of", f.cfg.Path, err)
+		}
+	}
+	return nil
+}
+
+// open opens and locks the file, and puts it aside before if n more bytes are too many or it is
+// old. After an error it is closed.
+func (f *File) open(n int64) (err error) {
+	defer func() {
+		if err != nil && f.file != nil {
+			err = errors.Join(err, f.file.Close())
+			f.file = nil
+		}
+	}()
+	if f.file != nil {
+		if err := f.lock(); err != nil {
+			return err
+		}
+	}
+	for f.file == nil { // anew where it is put aside before it is locked
+		if f.file, err = os.OpenFile(f.cfg.Path, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o644); err != nil {
+			f.file = nil
 			return fileError("open", f.cfg.Path, err)
 		}
-		size, err := mend(file)
-		if err != nil {
-			return errors.Join(fileError("read the end of", f.cfg.Path, err), file.Close())
+		f.size, f.since = -1, time.Now()
+		if err := f.lock(); err != nil {
+			return err
 		}
-		f.file, f.size, f.since = file, size, time.Now()
 	}
 	full := f.cfg.RotateBytes > 0 && f.size+n > f.cfg.RotateBytes
 	old := f.cfg.RotateAfter > 0 && time.Since(f.since) >= f.cfg.RotateAfter

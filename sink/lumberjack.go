@@ -57,7 +57,8 @@ type LumberjackConfig struct {
 //
 // Acknowledgements do not say which window they are of. So one that comes late finds its
 // connection closed, and one that comes when nothing is owed, or twice, has the connection
-// closed after the window.
+// closed after the window. One of records that were not written yet is another window's: the
+// window is sent again.
 type Lumberjack struct {
 	*pool
 	cfg     LumberjackConfig
@@ -154,18 +155,24 @@ func (l *Lumberjack) send(ctx context.Context, records []Record) error {
 // window sends one window and waits for its acknowledgements. It returns how many records
 // they cover.
 func (l *Lumberjack) window(ctx context.Context, c *conn, buf *window, records []Record) (acked int, err error) {
+	if c.acks.bad() {
+		return 0, errEarly // of the window before
+	}
 	c.acks.open(uint32(len(records)))
 	defer func() { acked = c.acks.close() }()
 	return 0, guarded(ctx, c, func() error {
 		if err := c.SetWriteDeadline(time.Now().Add(l.pool.cfg.Write)); err != nil {
 			return err
 		}
-		if err := buf.encode(c, records, l.cfg.Compress, l.cfg.TimeField); err != nil {
+		if err := buf.encode(c, c.acks, records, l.cfg.Compress, l.cfg.TimeField); err != nil {
 			return err
 		}
 		silent := time.NewTimer(l.cfg.Ack)
 		defer silent.Stop()
 		for !c.acks.complete() {
+			if c.acks.tooEarly() {
+				return errEarly
+			}
 			select {
 			case <-c.acks.news:
 				silent.Reset(l.cfg.Ack)
@@ -196,12 +203,13 @@ type window struct {
 
 // encode writes the frames of a window to c. Without packing they leave in pieces, so that the
 // peer reads the first while the last is made.
-func (w *window) encode(c io.Writer, records []Record, level int, field string) error {
+func (w *window) encode(c io.Writer, owed *acks, records []Record, level int, field string) error {
 	b := append(w.frames[:0], version, codeWindow)
 	b = binary.BigEndian.AppendUint32(b, uint32(len(records)))
 	head := len(b)
 	for i, r := range records {
 		if level == 0 && len(b) >= flushAt {
+			owed.written(uint32(i))
 			if _, err := c.Write(b); err != nil {
 				return err
 			}
@@ -221,6 +229,7 @@ func (w *window) encode(c io.Writer, records []Record, level int, field string) 
 			return err
 		}
 	}
+	owed.written(uint32(len(records)))
 	_, err := c.Write(b)
 	return err
 }
@@ -255,16 +264,20 @@ type acks struct {
 
 	mu    sync.Mutex
 	owed  uint32 // records of the window that is under way; 0 is none
+	sent  uint32 // of them, those that the peer may have
 	got   uint32
 	wrong bool // the peer has acknowledged what it could not
+	early bool // and that was no record that it may have
 }
+
+var errEarly = errors.New("the peer acknowledges what it does not have yet: an acknowledgement came twice")
 
 func newAcks() *acks { return &acks{news: make(chan struct{}, 1)} }
 
 func (a *acks) open(count uint32) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.owed, a.got = count, 0
+	a.owed, a.sent, a.got = count, 0, 0
 	select {
 	case <-a.news:
 	default:
@@ -275,14 +288,30 @@ func (a *acks) close() int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	n := int(a.got)
-	a.owed, a.got = 0, 0
+	if a.early {
+		n = 0 // what came before may have been of another window, too
+	}
+	a.owed, a.sent, a.got = 0, 0, 0
 	return n
+}
+
+// written says before they are written which records are.
+func (a *acks) written(n uint32) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.sent = n
 }
 
 func (a *acks) complete() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.owed > 0 && a.got == a.owed
+	return a.owed > 0 && a.got == a.owed && !a.early
+}
+
+func (a *acks) tooEarly() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.early
 }
 
 func (a *acks) bad() bool {
@@ -298,6 +327,8 @@ func (a *acks) add(numbers []uint32) {
 	for _, n := range numbers {
 		switch {
 		case n == 0: // still at it
+		case a.owed > 0 && n > a.sent:
+			a.wrong, a.early = true, true
 		case n > a.got && n <= a.owed:
 			a.got = n
 		default:

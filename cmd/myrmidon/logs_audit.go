@@ -45,7 +45,7 @@ Lines that are no records are counted, and missed nowhere.`,
 	}
 	fl := c.Flags()
 	fl.StringVar(&to, "to", "", "the destination, as logs ship has it")
-	mustComplete(c.MarkFlagRequired("to"))
+	needs(c, "to", "name what is audited: --to https://elastic:9200/alb, or the folder that was shipped to")
 	f.add(fl, c)
 	fl.BoolVar(&f.ecs, "ecs", false, "the documents in the index have names of the Elastic Common Schema")
 	return c

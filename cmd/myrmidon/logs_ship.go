@@ -94,7 +94,7 @@ authentication, and --tls-cert and --tls-key, since a token alone crosses the ne
 	}
 	fl := c.Flags()
 	fl.StringVar(&f.to, "to", "", "where lines go: an address, see above")
-	mustComplete(c.MarkFlagRequired("to"))
+	needs(c, "to", "name where lines go: --to lumberjack://logstash:5044, or --to - to see them")
 	f.logFlags.add(fl, c)
 	f.addShape(fl)
 	fl.StringVar(&f.parkedTo, "parked-to", "", "file for the lines that were not delivered, as they are, with place and reason: a line of JSON each")
@@ -280,6 +280,13 @@ func (c *carrier) summarize(ctx context.Context, home engine.Home, rep *engine.R
 	c.mu.Lock()
 	fmt.Fprintln(out, string(data))
 	c.mu.Unlock()
+	if sum.Objects.Read == 0 && rep.State == myrmidon.Succeeded {
+		why := "there is no object"
+		if sum.Objects.LeftOut > 0 {
+			why = fmt.Sprintf("%s there cannot hold lines of that time", plural(sum.Objects.LeftOut, "object"))
+		}
+		fmt.Fprintf(c.screen, "myrmidon: nothing was read from %s: %s\n  look at the address, and at --since and --until; --expect 24h makes it a failure\n", plain(sum.Source), why)
+	}
 	if sum.Objects.Failed > 0 {
 		fmt.Fprintf(c.screen, "myrmidon: not everything was delivered: %s not parsed, %d refused, %s not whole\n  myrmidon parked list %s shows why; myrmidon runs retry %[4]s tries again\n",
 			plural(sum.Lines.Unparsed, "line"), sum.Lines.Failed, plural(sum.Objects.Failed, "object"), rep.ID)

@@ -222,7 +222,7 @@ func (n *following) events() string { return filepath.Join(filepath.Dir(n.dir), 
 
 // listing makes the feed of a prefix or folder.
 func (n *following) listing(cfg notify.Config, s *logFeed, dir string) (*notify.Feed, error) {
-	store, err := wire.Bucket(s.address.Source)
+	store, err := arrivals(s.address.Source)
 	if err != nil {
 		return nil, err
 	}

@@ -75,9 +75,23 @@ func (w *worker) aside(ctx context.Context, run string, spec *Spec, it Item, fn 
 	if len(s.at.Rejects) == 0 {
 		return nil
 	}
-	texts, err := s.texts(ctx)
+	unlisted := s.at.More
+	var failed error // of fn
+	texts, err := s.texts(ctx, func(r Reject) bool {
+		unlisted--
+		failed = fn(r)
+		return failed == nil
+	})
+	if failed != nil {
+		return failed
+	}
 	if err != nil {
 		texts = nil // the object is gone or damaged: the places are told nevertheless
+	}
+	if unlisted > 0 {
+		if err := fn(s.unlisted(unlisted)); err != nil {
+			return err
+		}
 	}
 	for _, r := range s.at.Rejects {
 		r.Object, r.Text = it.Name, texts[r.Offset]
@@ -88,8 +102,14 @@ func (w *worker) aside(ctx context.Context, run string, spec *Spec, it Item, fn 
 	return nil
 }
 
-// texts reads the lines of the checkpoint's rejects.
-func (s *shipment) texts(ctx context.Context) (map[int64]string, error) {
+// unlisted tells of lines of which no place was kept.
+func (s *shipment) unlisted(n int64) Reject {
+	return Reject{Object: s.name, Reason: fmt.Sprintf("%d more lines were not delivered than are listed here", n), Kind: sending}
+}
+
+// texts reads the lines of the checkpoint's rejects. If there are more than it keeps, those that are
+// no records are told to fn, unless that is nil, until it returns false.
+func (s *shipment) texts(ctx context.Context, fn func(Reject) bool) (map[int64]string, error) {
 	raw, info, err := s.store.Get(ctx, s.key, 0, -1)
 	if err != nil {
 		return nil, err
@@ -107,7 +127,12 @@ func (s *shipment) texts(ctx context.Context) (map[int64]string, error) {
 		out[r.Offset] = ""
 	}
 	left := len(out)
-	for record, err := range elb.NewReader(in, elb.Config{Key: s.key}).Lines() {
+	all := s.at.More > 0 && fn != nil
+	format, err := elb.ParseFormat(s.task.Filter.Format)
+	if err != nil {
+		format = elb.Unknown // none was named
+	}
+	for record, err := range elb.NewReader(in, elb.Config{Format: format, Key: s.key}).Lines() {
 		var bad *elb.LineError
 		switch {
 		case record != nil:
@@ -119,11 +144,16 @@ func (s *shipment) texts(ctx context.Context) (map[int64]string, error) {
 			if _, ok := out[bad.Offset]; ok {
 				out[bad.Offset] = string(bad.Text)
 				left--
+			} else if all && bad.End <= s.at.Offset {
+				r := rejectOf(s.name, bad)
+				if r.Text = string(bad.Text); !fn(r) {
+					return out, nil
+				}
 			}
 		default:
 			return out, nil
 		}
-		if left == 0 {
+		if left == 0 && !all {
 			break
 		}
 	}

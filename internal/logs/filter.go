@@ -184,17 +184,26 @@ func skipText(text []byte) int {
 
 // queried are the fields that hold URLs, and queries those that are a query.
 var (
-	queried = []string{"request", "request_url", "request_uri", "redirect_url", "transformed_uri", "referer", "cs_referer"}
+	queried = []string{"request_url", "redirect_url", "transformed_uri", "referer", "cs_referer"}
+	whole   = []string{"request", "request_uri"} // where they do not split into a URL and the rest
 	queries = []string{"cs_uri_query"}
 )
 
 // Redact overwrites the values in the queries of a record's URLs with X: names stay, and
-// the number of bytes. A query without "=" is overwritten whole.
+// the number of bytes. A query without "=" is overwritten whole, and one ends where its field
+// does, since clients send spaces and quotes in them. Columns without a name may hold URLs, too.
 func Redact(r *elb.Record) {
 	for _, name := range queried {
-		url := r.Get(name).Bytes()
-		if i := bytes.IndexByte(url, '?'); i >= 0 {
-			redactQuery(url[i+1:])
+		redactURL(r.Get(name).Bytes())
+	}
+	if r.Get("request_url").Absent() {
+		for _, name := range whole {
+			redactURL(r.Get(name).Bytes())
+		}
+	}
+	if fields := r.Fields(); len(fields) > 0 {
+		for i := fields[len(fields)-1].Column + 1; i < r.Columns(); i++ {
+			redactURL(r.Column(i))
 		}
 	}
 	for _, name := range queries {
@@ -204,13 +213,16 @@ func Redact(r *elb.Record) {
 	}
 }
 
-func redactQuery(q []byte) {
-	if i := bytes.IndexAny(q, " \"#"); i >= 0 {
-		q = q[:i]
+func redactURL(url []byte) {
+	if i := bytes.IndexByte(url, '?'); i >= 0 {
+		redactQuery(url[i+1:])
 	}
+}
+
+func redactQuery(q []byte) {
 	for len(q) > 0 {
 		part := q
-		if i := bytes.IndexByte(q, '&'); i >= 0 {
+		if i := bytes.IndexAny(q, "&#"); i >= 0 {
 			part, q = q[:i], q[i+1:]
 		} else {
 			q = nil

@@ -111,7 +111,7 @@ func (f *Follower) set(ctx context.Context, s *shipment, shipErr error) (out []R
 		out = append(out, Reject{Object: s.name, Line: s.at.Line + 1, Offset: s.at.Offset, Reason: shipErr.Error(), Kind: "reading"})
 	}
 	if len(s.at.Rejects) > 0 {
-		texts, err := s.texts(ctx)
+		texts, err := s.texts(ctx, nil)
 		if err != nil {
 			texts = nil // its places are told nevertheless
 		}
@@ -121,7 +121,7 @@ func (f *Follower) set(ctx context.Context, s *shipment, shipErr error) (out []R
 		}
 	}
 	if s.at.More > 0 {
-		out = append(out, Reject{Object: s.name, Reason: "more lines were not delivered than are listed", Kind: "reading"})
+		out = append(out, s.unlisted(s.at.More))
 	}
 	if f.w.cfg.Checkpoints != nil {
 		err = f.w.cfg.Checkpoints.Forget(ctx, s.run, "", s.mark)

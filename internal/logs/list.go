@@ -63,7 +63,8 @@ var (
 
 // Span returns between which times the lines of an object may lie. Zero means unknown. The
 // stamp in a load balancer's key is the interval's end, that in CloudFront's is its hour's
-// beginning, and S3's is when the object was written.
+// beginning, and S3's is when the object was written, or, with the time at midnight, the day of
+// its lines (Amazon S3 API Reference, PartitionedPrefix: EventTime, the default there).
 func Span(o object.Info) (from, to time.Time) {
 	name := path.Base(o.Key)
 	if m := balancerStamp().FindStringSubmatch(name); m != nil {
@@ -73,7 +74,11 @@ func Span(o object.Info) (from, to time.Time) {
 	}
 	if m := s3Stamp().FindStringSubmatch(name); m != nil {
 		if end, err := time.Parse("2006-01-02-15-04-05", m[1]); err == nil {
-			return end.Add(-lateLines), end.Add(slack)
+			from = end.Add(-lateLines)
+			if end.Equal(end.Truncate(24 * time.Hour)) {
+				end = end.Add(24 * time.Hour)
+			}
+			return from, end.Add(slack)
 		}
 	}
 	if m := frontStamp().FindStringSubmatch(name); m != nil {

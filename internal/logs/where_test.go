@@ -141,6 +141,32 @@ func TestQueriesAreRedacted(t *testing.T) {
 	}
 }
 
+// Clients write spaces and quotes into URLs, AWS new columns behind the known ones.
+func TestNoPartOfAQueryIsLeft(t *testing.T) {
+	p, err := Filter{RedactQuery: true}.Prepare()
+	if err != nil {
+		t.Fatal(err)
+	}
+	alb := func(url string) string { return albLine(noon, 200, url, "agent") }
+	for name, line := range map[string]string{
+		"behind a space":               alb("https://h/p?a=b s3cret"),
+		"behind a space and a version": alb("https://h/p?a=b HTTP/1.1 s3cret"),
+		"behind a quote":               alb(`https://h/p?a=\x22s3cret\x22`),
+		"in a fragment":                alb("https://h/p?a=b#token=s3cret"),
+		"of a request that is cut off": strings.Replace(alb("https://h/p?a=b s3cret"), " HTTP/1.1", "", 1),
+		"of Classic's escaped quotes":  `2026-11-20T12:00:00.000000Z elb 192.0.2.1:1 10.0.0.1:80 0 0 0 200 200 0 29 "GET http://h/?a=\"s3cret\" s3cret HTTP/1.1" "curl" - -`,
+		"in a column without a name":   alb("https://h/p") + strings.Repeat(" -", 40) + ` "https://h/?a=s3cret"`,
+	} {
+		r := new(elb.Record)
+		if err := r.Parse(elb.Detect("", []byte(line)), []byte(line)); err != nil {
+			t.Fatal(err)
+		}
+		if doc := string(p.Append(nil, r)); strings.Contains(doc, "s3cret") {
+			t.Errorf("%s: %s", name, doc)
+		}
+	}
+}
+
 func TestASampleIsTheSameEachTime(t *testing.T) {
 	p, err := Filter{Sample: 0.1}.Prepare()
 	if err != nil {
@@ -178,6 +204,8 @@ func TestObjectsAreChosenByTheirTime(t *testing.T) {
 		"s3/2026-11-20-11-30-00-0123456789ABCDEF":    false,
 		"s3/2026-11-21-12-30-00-0123456789ABCDEF":    true, // best effort: hours late
 		"s3/2026-11-23-12-30-00-0123456789ABCDEF":    false,
+		"s3/2026-11-20-00-00-00-0123456789ABCDEF":    true, // all of a day
+		"s3/2026-11-19-00-00-00-0123456789ABCDEF":    false,
 		"cf/EMLARXS9EXAMPLE.2026-11-20-12.a103fd.gz": true,
 		"cf/EMLARXS9EXAMPLE.2026-11-20-10.a103fd.gz": false,
 		"AWSLogs/1/ELBAccessLogTestFile":             false,
