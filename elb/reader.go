@@ -104,7 +104,9 @@ func (r *Reader) Lines() iter.Seq2[*Record, error] {
 				yield(nil, err)
 				return
 			}
-			if err == nil {
+			if err != nil {
+				err = fmt.Errorf("%w: a line may have %d bytes", ErrTooLong, r.cfg.MaxLine)
+			} else {
 				text = r.trim(text)
 				length = int64(len(text))
 				if r.skip(text) {

@@ -54,7 +54,7 @@ func (f *logFlags) add(fl *pflag.FlagSet, c *cobra.Command) {
 	fl.StringVar(&f.where, "where", "", `only lines like this: 'elb_status_code >= 500 and not request_url contains "/health"'; == != < <= > >= contains =~, and or not ( )`)
 	fl.StringVar(&f.since, "since", "", "only lines of this time or later: 24h ago, or 2026-11-01, or 2026-11-01T12:00:00Z")
 	fl.StringVar(&f.until, "until", "", "only lines before this time: as --since")
-	fl.Float64Var(&f.sample, "sample", 0, "only a share of the lines, such as 0.01; the same ones each time")
+	fl.Float64Var(&f.sample, "sample", 1, "only a share of the lines, such as 0.01; the same ones each time")
 	mustComplete(c.RegisterFlagCompletionFunc("format", cobra.FixedCompletions(formatNames(), cobra.ShellCompDirectiveNoFileComp)))
 }
 
@@ -73,7 +73,13 @@ func formatNames() []string {
 
 // filter reads the flags.
 func (f *logFlags) filter() (out logs.Filter, err error) {
-	out = logs.Filter{Format: f.format, Where: f.where, Fields: f.fields, ECS: f.ecs, Sample: f.sample, RedactQuery: f.redact}
+	if f.sample == 0 {
+		return out, usage(errors.New("--sample 0 would be no line at all: it is a share, such as 0.01 for one line of a hundred"))
+	}
+	out = logs.Filter{Format: f.format, Where: f.where, Fields: f.fields, ECS: f.ecs, RedactQuery: f.redact}
+	if f.sample != 1 {
+		out.Sample = f.sample
+	}
 	for _, b := range []struct {
 		flag, text string
 		to         *time.Time

@@ -60,6 +60,11 @@ func (a *app) followLogs(ctx context.Context, f shipFlags, in []string) error {
 	if n.sources, err = f.sources(ctx, in); err != nil {
 		return err
 	}
+	for _, source := range n.sources {
+		if err := apart(source.address, n.spec.Sink); err != nil {
+			return err
+		}
+	}
 	if err := n.open(ctx); err != nil {
 		return err
 	}

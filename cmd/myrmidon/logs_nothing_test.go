@@ -38,3 +38,32 @@ func TestAMissingFlagIsAnErrorOfUsage(t *testing.T) {
 		}
 	}
 }
+
+// What is shipped into the folder that logs are read from would be read as logs next time.
+func TestLogsAreNotShippedIntoTheirOwnFolder(t *testing.T) {
+	dir := t.TempDir()
+	log := filepath.Join(dir, "a.log")
+	if err := os.WriteFile(log, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		want string
+		args []string
+	}{
+		{"out.ndjson lies in " + dir, []string{"ship", dir, "--to", "file://" + dir + "/sub/out.ndjson?rotate-bytes=1000000"}},
+		{"s3://logs/a/out/ lies in s3://logs/a/", []string{"ship", "s3://logs/a/", "--to", "s3://logs/a/out/?gzip=true"}},
+		{"out.ndjson lies in " + dir, []string{"ship", "--follow", dir, "--to", dir + "/out.ndjson"}},
+		{"--sample 0 would be no line", []string{"ship", log, "--to", "-", "--sample", "0"}},
+	} {
+		cmd := exec.Command("myrmidon", append([]string{"logs"}, c.args...)...)
+		cmd.Env = append(os.Environ(), "MYRMIDON_STATE="+filepath.Join(dir, "state"), "AWS_ENDPOINT_URL=http://127.0.0.1:1", "AWS_ACCESS_KEY_ID=a", "AWS_SECRET_ACCESS_KEY=b")
+		if said, err := cmd.CombinedOutput(); status(err) != 2 || !strings.Contains(string(said), c.want) {
+			t.Errorf("%v: %v, want status 2 and %q\n%s", c.args, err, c.want, said)
+		}
+	}
+	cmd := exec.Command("myrmidon", "logs", "ship", log, "--to", dir+"/out.ndjson", "--quiet") // one file holds nothing
+	cmd.Env = append(os.Environ(), "MYRMIDON_STATE="+filepath.Join(dir, "state"))
+	if said, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, said)
+	}
+}

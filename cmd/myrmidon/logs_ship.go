@@ -127,7 +127,27 @@ func (f *shipFlags) spec(ctx context.Context, source string) (s logs.Spec, err e
 			return s, err
 		}
 	}
-	return s, f.sink(&s)
+	if err = f.sink(&s); err != nil {
+		return s, err
+	}
+	return s, apart(s.Address, s.Sink)
+}
+
+// apart refuses a destination in which the next run would look for logs.
+func apart(source logs.Address, to string) error {
+	scheme, rest, _ := strings.Cut(to, "://")
+	switch {
+	case source.Single || scheme != "s3" && scheme != "file":
+		return nil
+	case scheme == "file":
+		to, _, _ = strings.Cut(rest, "?")
+	}
+	inside, err := wire.Holds(source.Source, to)
+	if err != nil || !inside {
+		return err
+	}
+	return usage(myrmidon.WithHint(fmt.Errorf("%s lies in %s, from which logs are read", bare(to), source.Base),
+		"what is shipped would be read as logs the next time: ship to another folder, or to another bucket"))
 }
 
 // sink reads the flags that say where lines go.

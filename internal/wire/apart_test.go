@@ -34,3 +34,24 @@ func TestOneStoreByTwoNamesOverlaps(t *testing.T) {
 		}
 	}
 }
+
+func TestAPlaceHoldsWhatLiesInIt(t *testing.T) {
+	for _, tt := range []struct {
+		outer, inner string
+		holds        bool
+	}{
+		{"s3://logs", "s3://logs/out", true},
+		{"s3://logs/in", "s3://logs/in", true},
+		{"s3://logs/in", "s3://logs/inner", false},
+		{"s3://logs/in", "s3://logs", false},
+		{"s3://logs/in", "s3://other/in", false},
+		{"/tmp", "s3://logs", false},
+		{"https://host/logs", "/tmp", false},
+		{"/tmp/a", "/tmp/a/b.ndjson", true},
+		{"/tmp/a", "/tmp/b.ndjson", false},
+	} {
+		if holds, err := Holds(tt.outer, tt.inner); err != nil || holds != tt.holds {
+			t.Errorf("%s in %s: %v, %v", tt.inner, tt.outer, holds, err)
+		}
+	}
+}

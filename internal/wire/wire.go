@@ -68,31 +68,46 @@ func Bucket(address string) (object.Store, error) {
 // spelled: by a symbolic link, or an endpoint that is also that of the environment. Profiles
 // that lead two names of an endpoint to one server are not looked into.
 func Apart(one, two string) error {
-	within := func(a, b string) bool { return strings.HasPrefix(b+"/", strings.TrimSuffix(a, "/")+"/") }
-	a, b := one, two
-	if isS3(one) && isS3(two) {
-		x, err := parse(one)
-		if err != nil {
-			return err
-		}
-		y, err := parse(two)
-		if err != nil {
-			return err
-		}
-		if x.name != y.name || serverOf(x.endpoint) != serverOf(y.endpoint) {
-			return nil
-		}
-		a, b = "/"+x.key, "/"+y.key
-	} else if isS3(one) || isS3(two) || isHTTP(one) != isHTTP(two) {
-		return nil
-	} else {
-		a, b = resolved(a), resolved(b)
-	}
-	if !within(a, b) && !within(b, a) {
-		return nil
+	a, b, err := samePlace(one, two)
+	if err != nil || !within(a, b) && !within(b, a) {
+		return err
 	}
 	return myrmidon.Permanent(myrmidon.WithHint(fmt.Errorf("%s and %s overlap", one, two),
 		"what is copied would be listed, and copied again: name two folders of which none holds the other"))
+}
+
+// Holds tells whether what is written to the address inner lies in outer, as Apart sees it.
+func Holds(outer, inner string) (bool, error) {
+	a, b, err := samePlace(outer, inner)
+	return err == nil && within(a, b), err
+}
+
+// within tells whether b is a, or lies in it. Nothing is in "".
+func within(a, b string) bool {
+	return a != "" && strings.HasPrefix(b+"/", strings.TrimSuffix(a, "/")+"/")
+}
+
+// samePlace returns the paths of two addresses on one server, or on this machine; empty ones
+// if they are on two.
+func samePlace(one, two string) (a, b string, err error) {
+	if isS3(one) && isS3(two) {
+		x, err := parse(one)
+		if err != nil {
+			return "", "", err
+		}
+		y, err := parse(two)
+		if err != nil {
+			return "", "", err
+		}
+		if x.name != y.name || serverOf(x.endpoint) != serverOf(y.endpoint) {
+			return "", "", nil
+		}
+		return "/" + x.key, "/" + y.key, nil
+	}
+	if isS3(one) || isS3(two) || isHTTP(one) != isHTTP(two) {
+		return "", "", nil
+	}
+	return resolved(one), resolved(two), nil
 }
 
 // serverOf is an endpoint, or the environment's, in one spelling.
