@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/csv"
 	"errors"
 	"fmt"
 	"io"
@@ -24,6 +26,7 @@ type daemonResult struct {
 	Version              string
 	Rows, Columns, Bytes int     // of one dump
 	Parse, Merge         float64 // microseconds of processor time a row
+	Split                float64 // by encoding/csv, without numbers or names
 	ParseAllocs          float64 // a dump
 	MergeAllocs          float64 // a merge
 	Poll, ReadOnly       float64 // milliseconds of processor time a poll
@@ -148,15 +151,31 @@ func (r *daemonResult) parts(ctx context.Context, sockets []string) error {
 		}
 		return nil
 	}
+	split := func() error {
+		for _, d := range dumps {
+			in := csv.NewReader(bytes.NewReader(d))
+			in.ReuseRecord = true
+			for {
+				if _, err := in.Read(); err == io.EOF {
+					break
+				} else if err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	}
+	var unused float64
 	for _, step := range []struct {
 		f      func() error
+		times  int
 		took   *float64
 		allocs *float64
-	}{{parse, &r.Parse, &r.ParseAllocs}, {merge, &r.Merge, &r.MergeAllocs}} {
+	}{{parse, 200, &r.Parse, &r.ParseAllocs}, {split, 20, &r.Split, &unused}, {merge, 200, &r.Merge, &r.MergeAllocs}} {
 		if err := errors.Join(step.f(), step.f()); err != nil {
 			return err
 		}
-		took, allocs, err := measure(200, step.f)
+		took, allocs, err := measure(step.times, step.f)
 		if err != nil {
 			return err
 		}

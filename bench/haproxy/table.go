@@ -55,6 +55,7 @@ func (r *results) rows() []row {
 		{"processor time: myrmidon", "ms", shotOf(func(x shotResult) float64 { return x.Ours.CPU }), 0},
 		{"processor time: the seed's rules", "ms", shotOf(func(x shotResult) float64 { return x.Seed.CPU }), 0},
 		{"parse, processor time", "us a row", of(d, func(x daemonResult) float64 { return x.Parse }), 0.35},
+		{"  to encoding/csv, which only splits the dumps", "ratio", of(d, func(x daemonResult) float64 { return x.Parse / x.Split }), 0},
 		{"merge, processor time", "us a row", of(d, func(x daemonResult) float64 { return x.Merge }), 0.2},
 		{"parse, steady", "allocations", of(d, func(x daemonResult) float64 { return x.ParseAllocs }), 0.5},
 		{"merge, steady", "allocations", of(d, func(x daemonResult) float64 { return x.MergeAllocs }), 0.5},
