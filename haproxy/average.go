@@ -15,6 +15,16 @@ func (s *average) add(o average) {
 	s.weight += o.weight
 }
 
+// addWeighed is add of what weigh returns. Small ones carry nothing.
+func (s *average) addWeighed(c int64, weight uint64) {
+	if uint64(c) < 1<<31 && weight < 1<<31 && s.lo < 1<<63 {
+		s.lo += uint64(c) * weight
+		s.weight += weight
+		return
+	}
+	s.add(weigh(c, weight))
+}
+
 func (s *average) mean() int64 {
 	hi, lo, negative := s.hi, s.lo, int64(s.hi) < 0
 	if negative {
@@ -127,12 +137,7 @@ func (m *Merger) mergeAverages(p *plan, at int, d []int64, t *Table, i int, s []
 		if !leaves {
 			sums[c.k].add(t.sumsOf(*c, i))
 		} else if w := weightOf(c.rule, requests); w > 0 { // without traffic most weigh nothing
-			if to := &sums[c.k]; uint64(b) < 1<<31 && w < 1<<31 && to.lo < 1<<63 {
-				to.lo += uint64(b) * w // what carries nothing
-				to.weight += w
-			} else {
-				to.add(weigh(b, w))
-			}
+			sums[c.k].addWeighed(b, w)
 		}
 		// The greatest is what is shown if nothing weighs anything.
 		if plain(a | b) {

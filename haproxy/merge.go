@@ -152,13 +152,13 @@ func (m *Merger) begin(averaged []int32) {
 	m.taken = m.taken[:0]
 	m.adds = 0
 	m.index.reset()
-	if len(out.procs) == 0 {
-		for range out.rows {
-			out.procs = append(out.procs, 1)
-		}
-	}
 	m.setAverages()
 	m.rowMap = m.rowMap[:0]
+	if len(out.procs) == 0 {
+		out.sums = out.sums[:0]
+		m.addLeaves()
+		return
+	}
 	for i := range out.rows {
 		m.rowMap = append(m.rowMap, int32(i))
 	}
@@ -172,7 +172,7 @@ func (m *Merger) begin(averaged []int32) {
 	}
 }
 
-// addLeaves is begin for rows that a dump added since.
+// addLeaves prepares the rows that a dump added to out since, or brought.
 func (m *Merger) addLeaves() {
 	out := m.out
 	n, had := len(out.avg), len(out.procs)
@@ -541,7 +541,7 @@ func (m *Merger) mergeRow(at int, t *Table, i int) {
 	}
 	for _, c := range p.same {
 		a, b := d[c.out], c.of(s)
-		if a == b && (plain(a) || isNumber(a) || a == empty) {
+		if a == b && (isNumber(a) || a == empty) {
 			continue
 		}
 		if isMix(a) || isMix(b) || !sameText(out, a, t, b) {

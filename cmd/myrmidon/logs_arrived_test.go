@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"myrmidon/internal/logs"
+	"myrmidon/internal/notify"
+	"myrmidon/internal/wire"
 	"myrmidon/object"
 )
 
@@ -21,12 +23,12 @@ func TestAFollowedFolderTakesFilesAsNewAsTheyCame(t *testing.T) {
 	if err := os.Chtimes(synced, old, old); err != nil {
 		t.Fatal(err)
 	}
-	store, err := arrivals(dir)
+	store, err := wire.Bucket(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var found []object.Info
-	err = logs.List(t.Context(), store, logs.Filter{Since: begun}, func(o object.Info) error {
+	err = logs.List(t.Context(), notify.Arrived(store), logs.Filter{Since: begun}, func(o object.Info) error {
 		found = append(found, o)
 		return nil
 	})

@@ -72,14 +72,7 @@ func TestLogsReachKinesisThoughConnectionsAreCut(t *testing.T) {
 	s := newLogShop(t, 3, 400)
 	p, opened := cutting(t, at.Host, 3, cuts, 500<<10, 200)
 	sum, problems := s.run(0, "logs", "ship", "s3://logs/", "--to", "kinesis://access?region=us-east-1&endpoint=http://"+p.Addr(), "-q")
-	records, err := server.Records(t.Context(), "access")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var docs []string
-	for _, r := range records {
-		docs = append(docs, string(r.Data))
-	}
+	docs := streamed(t, server)
 	got := ids(t, docs)
 	t.Logf("%d lines, %d records with %d IDs over %d connections", s.lines, len(docs), len(got), opened.Load())
 	if len(got) != s.lines || sum.Lines.Acked != int64(s.lines) || opened.Load() <= cuts {

@@ -222,10 +222,11 @@ func (n *following) events() string { return filepath.Join(filepath.Dir(n.dir), 
 
 // listing makes the feed of a prefix or folder.
 func (n *following) listing(cfg notify.Config, s *logFeed, dir string) (*notify.Feed, error) {
-	store, err := arrivals(s.address.Source)
+	store, err := wire.Bucket(s.address.Source)
 	if err != nil {
 		return nil, err
 	}
+	store = notify.Arrived(store)
 	return cfg.Listing(notify.ListingConfig{
 		Name: s.address.Base, File: filepath.Join(dir, "seen.json"), Every: n.f.every, Start: n.spec.Filter.Since,
 		List: func(ctx context.Context, after time.Time, fn func(object.Info) error) error {

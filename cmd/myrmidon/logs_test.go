@@ -312,6 +312,19 @@ func TestLogsToElasticsearchAreParkedOneByOne(t *testing.T) {
 	}
 }
 
+// streamed are the documents in the stream access.
+func streamed(t *testing.T, server *kinesalite.Server) (docs []string) {
+	t.Helper()
+	records, err := server.Records(t.Context(), "access")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range records {
+		docs = append(docs, string(r.Data))
+	}
+	return docs
+}
+
 func TestLogsToKinesis(t *testing.T) {
 	s := newLogShop(t, 2, 600)
 	server := kinesalite.Start(t)
@@ -319,14 +332,7 @@ func TestLogsToKinesis(t *testing.T) {
 		t.Fatal(err)
 	}
 	sum, _ := s.run(0, "logs", "ship", "s3://logs/", "--to", "kinesis://access?region=us-east-1&endpoint="+server.Endpoint, "-q")
-	records, err := server.Records(t.Context(), "access")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var docs []string
-	for _, r := range records {
-		docs = append(docs, string(r.Data))
-	}
+	docs := streamed(t, server)
 	if got := ids(t, docs); len(got) != s.lines || sum.Lines.Acked != int64(s.lines) {
 		t.Errorf("%d of %d lines arrived; %+v", len(got), s.lines, sum.Lines)
 	}

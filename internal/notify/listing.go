@@ -32,7 +32,7 @@ type ListingConfig struct {
 	// after a restart, however late, from where the last process came to.
 	Start time.Time
 	// List calls fn with each object that may have been modified at a time or later. A store
-	// that cannot tell calls it with all.
+	// that cannot tell calls it with all. See [Arrived] for folders.
 	List func(ctx context.Context, after time.Time, fn func(object.Info) error) error
 }
 

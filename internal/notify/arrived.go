@@ -1,4 +1,4 @@
-package main
+package notify
 
 import (
 	"context"
@@ -6,7 +6,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"myrmidon/internal/wire"
 	"myrmidon/object"
 )
 
@@ -19,18 +18,15 @@ type arrived struct {
 	files object.Local
 }
 
-// arrivals returns the store of an address that is followed.
-func arrivals(address string) (object.Store, error) {
-	store, err := wire.Bucket(address)
-	if err != nil {
-		return nil, err
-	}
+// Arrived returns a store for a listing that is followed: one that holds files on this machine
+// says of each that it is as new as it came. Others stay as they are.
+func Arrived(store object.Store) object.Store {
 	pages, listed := store.(object.Pager)
 	files, local := store.(object.Local)
 	if !listed || !local {
-		return store, nil
+		return store
 	}
-	return arrived{store, pages, files}, nil
+	return arrived{store, pages, files}
 }
 
 // Page implements [object.Pager].
