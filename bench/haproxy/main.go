@@ -22,8 +22,9 @@
 // A daemon is measured in a process of its own, by its own processor time (getrusage): a
 // Collector beside a poller that only reads into buffers that it uses again, in turns of
 // twenty polls. Parsing and merging are measured there too, with the processes' dumps in
-// memory, and what they allocate, and beside them encoding/csv on the same dumps. 64 sockets are a child that replays one dump; 16 are
-// measured beside them, to see whether time grows with their number and not faster.
+// memory, and what they allocate, and beside them encoding/csv on the same dumps. 64 sockets
+// are a child that replays one dump; 16 are measured beside them, to see whether time grows
+// with their number and not faster.
 //
 // Nothing here is a test: only with -strict is a missed target exit status 1.
 package main
