@@ -24,44 +24,19 @@ func (b *Backend) Read(ctx context.Context, run string, after uint64, follow boo
 			return err
 		}
 	}
-	passed := after
-	read := func(ctx context.Context) error {
-		return b.replay(ctx, subject, passed, end, func(seq uint64, data []byte) error {
-			passed = seq
-			var e engine.Event
-			err := decode(data, &e)
-			if err == nil && e.Run != run {
-				err = fmt.Errorf("it says that it belongs to run %.40q", e.Run)
-			}
-			if err != nil {
-				b.log.Error("a message in the log of a run is no event; it is left out", "run", run, "sequence", seq, "err", err)
-				return nil
-			}
-			if err := fn(seq, e); err != nil {
-				return stopped{err}
-			}
-			return nil
-		})
-	}
-	err := read(ctx)
-	for b.embedded == nil && err != nil && passing(err) && ctx.Err() == nil {
-		if err := b.pause(ctx, err); err != nil {
-			return err
+	return b.replay(ctx, subject, after, end, func(seq uint64, data []byte) error {
+		var e engine.Event
+		err := decode(data, &e)
+		if err == nil && e.Run != run {
+			err = fmt.Errorf("it says that it belongs to run %.40q", e.Run)
 		}
-		err = read(ctx)
-	}
-	var stop stopped
-	switch {
-	case errors.As(err, &stop):
-		return stop.error
-	case follow && ctx.Err() != nil:
-		return nil
-	}
-	return err
+		if err != nil {
+			b.log.Error("a message in the log of a run is no event; it is left out", "run", run, "sequence", seq, "err", err)
+			return nil
+		}
+		return fn(seq, e)
+	})
 }
-
-// stopped is an error of the reader, not of the log.
-type stopped struct{ error }
 
 // Set implements engine.Blobs.
 func (b *Backend) Set(ctx context.Context, key string, value []byte) error {

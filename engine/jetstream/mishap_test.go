@@ -170,6 +170,65 @@ func TestABrokerIsCutOffDuringCommits(t *testing.T) {
 	st.check(t, b)
 }
 
+// Readers that follow a log look for another consumer when the connection is back; one that
+// is ended at that moment ends, too.
+func TestAReaderEndsWhileTheConnectionComesBack(t *testing.T) {
+	t.Parallel()
+	s := natsserver.Start(t, natsserver.Options{})
+	proxy, err := netfault.NewProxy(s.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { proxy.Close() })
+	b := connect(t, jetstream.Remote{URL: "nats://" + proxy.Addr()})
+	plan(t, b, 1, 1)
+	watcher, err := nats.Connect(s.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(watcher.Close)
+	asked := make(chan string, 1000) // for the consumer of a name
+	if _, err := watcher.Subscribe("$JS.API.CONSUMER.CREATE.MYRMIDON.>", func(m *nats.Msg) {
+		name, _, _ := strings.Cut(strings.Split(m.Subject, ".")[5], "_") // the reader's, and a number
+		asked <- name
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := watcher.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	const readers = 100
+	ended := make(chan error, readers)
+	ends := make(map[string]func())
+	for range readers {
+		ctx, end := context.WithCancel(t.Context())
+		defer end()
+		reading := make(chan bool, 1)
+		go func() {
+			ended <- b.Read(ctx, runID, 0, true, func(uint64, engine.Event) error { reading <- true; return nil })
+		}()
+		<-reading
+		ends[<-asked] = end
+	}
+	proxy.Reset()
+	for i := range readers {
+		end := ends[<-asked]
+		// Before the answer is there, and after: in 50 steps of 40 us.
+		time.AfterFunc(time.Duration(i%50)*40*time.Microsecond, end)
+	}
+	late := time.After(20 * time.Second)
+	for i := range readers {
+		select {
+		case err := <-ended:
+			if err != nil {
+				t.Errorf("a reader that was ended: %v", err)
+			}
+		case <-late:
+			t.Fatalf("%d of %d readers read on", readers-i, readers)
+		}
+	}
+}
+
 func TestABrokerComesBackEmpty(t *testing.T) {
 	t.Parallel()
 	s := natsserver.Start(t, natsserver.Options{})

@@ -220,7 +220,7 @@ func (b *Backend) ask(ctx context.Context, l *lane, order pullOrder) (msgs []*na
 	broken := b.link.broken()
 	if err := b.pulls.send(&nats.Msg{Subject: l.next, Reply: a.inbox, Data: body}); err != nil {
 		if b.embedded == nil && passing(err) {
-			return nil, b.pause(ctx, err)
+			return nil, b.pause(ctx, "pull jobs", err)
 		}
 		return nil, b.explain(err)
 	}
@@ -244,11 +244,11 @@ func (b *Backend) ask(ctx context.Context, l *lane, order pullOrder) (msgs []*na
 		case noResponders:
 			whole = true
 			b.forget(l)
-			return msgs, b.pause(ctx, nats.ErrNoResponders)
+			return msgs, b.pause(ctx, "pull jobs", nats.ErrNoResponders)
 		case "": // of the API, as while a cluster has no leader
 			whole = true
 			if err := apiError(m.Data); passing(err) {
-				return msgs, b.pause(ctx, err)
+				return msgs, b.pause(ctx, "pull jobs", err)
 			}
 			return msgs, fmt.Errorf("engine: pull: the server answers %.200q", m.Data)
 		default:
@@ -278,14 +278,14 @@ func (b *Backend) forget(l *lane) {
 }
 
 // pause waits a moment where the broker cannot be reached; an embedded server must answer.
-func (b *Backend) pause(ctx context.Context, err error) error {
+func (b *Backend) pause(ctx context.Context, what string, err error) error {
 	if b.embedded != nil {
 		return b.explain(err)
 	}
 	if lost := b.lost(ctx, err); lost != nil {
 		return lost
 	}
-	b.warn("pull jobs", err)
+	b.warn(what, err)
 	select {
 	case <-time.After(500 * time.Millisecond):
 	case <-ctx.Done():

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"myrmidon"
@@ -173,19 +172,36 @@ const stalledAfter = time.Second
 var errStalled = errors.New("the broker does not send what it holds")
 
 // replay calls fn with the messages on a subject between two sequences, the first one
-// without; end 0 means to go on as they come, until ctx ends. Messages that are purged
-// meanwhile are not waited for.
+// without; end 0 means to go on as they come, until ctx ends, which is no error then.
+// Messages that are purged meanwhile are not waited for, and a broker that many share is.
 func (b *Backend) replay(ctx context.Context, subject string, after, end uint64, fn func(seq uint64, data []byte) error) error {
-	for wait := stalledAfter; ; wait = min(2*wait, requestTimeout) {
+	for wait := stalledAfter; ; {
 		err := b.replayOnce(ctx, subject, &after, end, wait, fn)
-		if !errors.Is(err, errStalled) {
-			return err
-		}
-		if last, err := b.lastSequence(ctx, subject); err != nil || last <= after {
-			return err
+		var stop stopped
+		switch {
+		case errors.As(err, &stop):
+			return stop.error
+		case ctx.Err() != nil && end == 0:
+			return nil
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.Is(err, errStalled):
+			wait = min(2*wait, requestTimeout)
+			if last, err := b.lastSequence(ctx, subject); err != nil || last <= after {
+				return err
+			}
+		case err == nil || !passing(err):
+			return b.explain(err)
+		default:
+			if err := b.pause(ctx, "read", err); err != nil {
+				return err
+			}
 		}
 	}
 }
+
+// stopped is an error of the reader, not of the broker.
+type stopped struct{ error }
 
 // replayAhead is how many messages wait for their reader: the largest have some 30 KiB.
 const replayAhead = 128
@@ -194,44 +210,46 @@ const replayAhead = 128
 // an end, it returns errStalled when nothing has come for wait.
 func (b *Backend) replayOnce(ctx context.Context, subject string, after *uint64, end uint64, wait time.Duration, fn func(seq uint64, data []byte) error) error {
 	cons, err := b.stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
-		FilterSubjects: []string{subject},
-		DeliverPolicy:  jetstream.DeliverByStartSequencePolicy,
-		OptStartSeq:    *after + 1,
+		FilterSubjects:   []string{subject},
+		DeliverPolicy:    jetstream.DeliverByStartSequencePolicy,
+		OptStartSeq:      *after + 1,
+		MaxResetAttempts: 1, // replay tries again, and hears of the end of ctx
 	})
 	if err != nil {
-		return b.explain(err)
+		return err
 	}
 	// The heartbeat tells within seconds that the server which served us is gone.
 	iter, err := cons.Messages(jetstream.PullExpiry(10*time.Second), jetstream.PullHeartbeat(readHeartbeat), jetstream.PullMaxMessages(replayAhead))
 	if err != nil {
-		return b.explain(err)
+		return err
 	}
-	stop := context.AfterFunc(ctx, iter.Stop)
-	defer func() { stop(); iter.Stop() }()
-	var opts []jetstream.NextOpt
-	if end > 0 {
-		opts = append(opts, jetstream.NextMaxWait(wait)) // the client looks for heartbeats within one call only
-	}
+	// From here alone: a Stop beside a Next that changes to another consumer stops the former
+	// one, and Next waits on.
+	defer iter.Stop()
+	once, cancel := context.WithCancel(ctx)
+	defer cancel()
+	late := time.AfterFunc(wait, cancel)
+	late.Stop()
 	for {
-		msg, err := iter.Next(opts...)
+		if end > 0 {
+			late.Reset(wait)
+		}
+		msg, err := iter.Next(jetstream.NextContext(once))
+		late.Stop() // not while fn is at work
 		switch {
-		case end > 0 && errors.Is(err, nats.ErrTimeout):
+		case err != nil && once.Err() != nil && ctx.Err() == nil:
 			return errStalled
-		case errors.Is(err, jetstream.ErrMsgIteratorClosed) && ctx.Err() != nil && end == 0:
-			return nil
-		case errors.Is(err, jetstream.ErrMsgIteratorClosed) && ctx.Err() != nil:
-			return ctx.Err()
 		case err != nil:
-			return b.explain(err)
+			return err
 		}
 		meta, err := msg.Metadata()
 		if err != nil {
-			return fmt.Errorf("engine: message on %s: %w", subject, err)
+			return fmt.Errorf("message on %s: %w", subject, err)
 		}
 		*after = meta.Sequence.Stream
 		if end == 0 || *after <= end {
 			if err := fn(*after, msg.Data()); err != nil {
-				return err
+				return stopped{err}
 			}
 		}
 		if end > 0 && *after >= end {

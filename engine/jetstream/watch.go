@@ -143,7 +143,7 @@ func (w *watcher) run(ctx context.Context) error {
 		case e, ok := <-updates.Updates():
 			switch {
 			case !ok:
-				return w.b.pause(ctx, errNoAnswer)
+				return w.b.pause(ctx, "watch "+w.prefix, errNoAnswer)
 			case e == nil:
 				w.all(there)
 				there = nil
