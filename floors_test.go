@@ -17,6 +17,7 @@ import (
 var floors = map[string]int{
 	"myrmidon":                    0,
 	"myrmidon/internal/checksum":  0,
+	"myrmidon/internal/filelock":  0,
 	"myrmidon/internal/limit":     0,
 	"myrmidon/internal/pattern":   0,
 	"myrmidon/internal/secreturl": 0,

@@ -15,6 +15,7 @@ import (
 	"github.com/oklog/ulid/v2"
 
 	"myrmidon"
+	"myrmidon/internal/filelock"
 )
 
 // State is the folder that holds this machine's runs:
@@ -333,22 +334,16 @@ func (d *RunDir) writeJSON(name string, v any) error {
 }
 
 // Lock makes this process the run's owner until Unlock or its end. The error wraps
-// ErrOwned and names the owner if there is one. The lock is flock(2): it cannot outlive
-// its process.
+// ErrOwned and names the owner if there is one. The lock cannot outlive its process.
 func (d *RunDir) Lock() error {
 	f, err := os.OpenFile(d.Path("lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return stateError("lock run "+d.ID, err)
 	}
-	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-	// Somebody who lists runs holds a shared lock for some microseconds (see owned).
-	for try := 0; errors.Is(err, syscall.EWOULDBLOCK) && try < 5; try++ {
-		time.Sleep(10 * time.Millisecond)
-		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-	}
-	if err != nil {
+	// Somebody who lists runs shares it for some microseconds (see owned).
+	if err := filelock.TakeFromLookers(f); err != nil {
 		f.Close()
-		if !errors.Is(err, syscall.EWOULDBLOCK) {
+		if !errors.Is(err, filelock.ErrHeld) {
 			return stateError("lock run "+d.ID, err)
 		}
 		return myrmidon.WithHint(fmt.Errorf("run %s: %w: %s", d.ID, ErrOwned, d.owner()),
@@ -386,7 +381,7 @@ func (d *RunDir) owned() bool {
 	}
 	defer f.Close()
 	// A shared lock for a moment: readers do not disturb one another.
-	return errors.Is(syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB), syscall.EWOULDBLOCK)
+	return errors.Is(filelock.Share(f), filelock.ErrHeld)
 }
 
 // owner reads who wrote the lock file.

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"myrmidon/internal/filelock"
 )
 
 const (
@@ -177,7 +179,7 @@ func noFolder(err error) error {
 // it from one whose process was killed. It reports false if Sweep was faster. File
 // systems without locks are fine: there only its age protects the file.
 func hold(f *os.File) (bool, error) {
-	if err := flock(f, unix.LOCK_SH|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
+	if err := filelock.Share(f); errors.Is(err, filelock.ErrHeld) {
 		return false, nil
 	}
 	var stat unix.Stat_t
@@ -185,14 +187,6 @@ func hold(f *os.File) (bool, error) {
 		return false, &os.PathError{Op: "fstat", Path: f.Name(), Err: err}
 	}
 	return stat.Nlink > 0, nil
-}
-
-func flock(f *os.File, how int) error {
-	for {
-		if err := unix.Flock(int(f.Fd()), how); err != unix.EINTR {
-			return err
-		}
-	}
 }
 
 // place renames a temporary file to its key, over an object or an empty folder.
@@ -325,7 +319,7 @@ func sweepFile(root *os.Root, name string, limit time.Time) (bool, error) {
 	if err != nil || stat.ModTime().After(limit) {
 		return false, closing(f, err)
 	}
-	if errors.Is(flock(f, unix.LOCK_EX|unix.LOCK_NB), unix.EWOULDBLOCK) {
+	if errors.Is(filelock.Take(f), filelock.ErrHeld) {
 		return false, closing(f, nil)
 	}
 	err = unlink(root, name, 0)

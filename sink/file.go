@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"myrmidon"
+	"myrmidon/internal/filelock"
 )
 
 // FileConfig says which file, and when it is put aside. All but Path may be zero.
@@ -134,14 +135,14 @@ func (f *File) append(records []Record) error {
 
 func (f *File) unlock() {
 	if f.file != nil {
-		unlockShared(f.file)
+		_ = filelock.Free(f.file) // closing does it, too
 	}
 }
 
 // lock locks the file that is open. Where another process has written to it, its end is brought in
 // order, and where it has been put aside it is closed.
 func (f *File) lock() error {
-	lockShared(f.file)
+	_ = filelock.Wait(f.file) // what knows no locks, such as some network file systems, is used without
 	info, err := f.file.Stat()
 	if err != nil {
 		return fileError("look at", f.cfg.Path, err)

@@ -17,6 +17,7 @@ import (
 	"myrmidon/engine"
 	"myrmidon/engine/jetstream"
 	"myrmidon/internal/ffmpeg"
+	"myrmidon/internal/filelock"
 	"myrmidon/internal/wire"
 	"myrmidon/internal/workloads"
 )
@@ -319,7 +320,7 @@ func lockWorkFolder(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+	if err := filelock.Take(f); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil

@@ -7,13 +7,13 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 
 	"myrmidon"
+	"myrmidon/internal/filelock"
 )
 
 // Config says how to open an embedded backend. The zero value of each field but Dir is
@@ -154,12 +154,12 @@ func lockFolder(dir string) (unlock func() error, err error) {
 	if err != nil {
 		return nil, myrmidon.WithHint(fmt.Errorf("engine: lock the queue: %w", err), "choose a folder that you may write to with --state")
 	}
-	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	err = filelock.Take(f)
 	if err == nil {
 		return f.Close, nil
 	}
 	f.Close()
-	if errors.Is(err, syscall.EWOULDBLOCK) {
+	if errors.Is(err, filelock.ErrHeld) {
 		return nil, myrmidon.WithHint(fmt.Errorf("engine: the queue in %s is open in another process", dir),
 			"two servers on one folder lose messages: wait until the other ends, or choose another folder with --state")
 	}

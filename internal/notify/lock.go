@@ -6,10 +6,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
-	"time"
 
 	"myrmidon"
+	"myrmidon/internal/filelock"
 )
 
 // locked is what names of files end with that say whose a folder of events is; they hold the
@@ -22,13 +21,8 @@ func lockFolder(dir, of string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	for range 5 { // another process that starts may have a look, see LeftIn
-		if err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); !errors.Is(err, syscall.EWOULDBLOCK) {
-			break
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-	if errors.Is(err, syscall.EWOULDBLOCK) {
+	err = filelock.TakeFromLookers(f) // another process that starts may have a look, see LeftIn
+	if errors.Is(err, filelock.ErrHeld) {
 		err = myrmidon.WithHint(fmt.Errorf("%s: events of this webhook are taken by another process, or by another source of this one", dir),
 			"end the other, give this one another address, or another --state folder")
 	}
@@ -93,7 +87,7 @@ func unfollowed(lock string) (of string, ok bool) {
 		return "", false
 	}
 	defer f.Close()
-	if syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB) != nil {
+	if filelock.Share(f) != nil {
 		return "", false
 	}
 	data, err := os.ReadFile(lock)

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"myrmidon"
+	"myrmidon/internal/filelock"
 )
 
 // lockDir holds a lock file for each subnet. Only root can write to its parent, and
@@ -40,16 +41,11 @@ func lockSubnet(x int) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	for {
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err != unix.EINTR {
-			break
-		}
-	}
+	err = filelock.Take(f)
 	switch {
 	case err == nil:
 		return f, nil
-	case errors.Is(err, unix.EWOULDBLOCK):
+	case errors.Is(err, filelock.ErrHeld):
 		return nil, f.Close()
 	}
 	return nil, errors.Join(fmt.Errorf("lock %s: %w", f.Name(), err), f.Close())

@@ -14,10 +14,10 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"syscall"
 	"time"
 
 	"myrmidon"
+	"myrmidon/internal/filelock"
 )
 
 // buildTimeout bounds one build; with empty caches and a slow network it takes a minute
@@ -112,11 +112,11 @@ func lock(ctx context.Context, name string) (unlock func() error, err error) {
 		return nil, err
 	}
 	for {
-		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		err := filelock.Take(f)
 		if err == nil {
 			return f.Close, nil
 		}
-		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
+		if !errors.Is(err, filelock.ErrHeld) {
 			return nil, errors.Join(fmt.Errorf("lock %s: %w", name, err), f.Close())
 		}
 		select {

@@ -1,0 +1,34 @@
+//go:build unix
+
+package filelock
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	alone   = unix.LOCK_EX | unix.LOCK_NB
+	waiting = unix.LOCK_EX
+	shared  = unix.LOCK_SH | unix.LOCK_NB
+	free    = unix.LOCK_UN
+)
+
+func lock(f *os.File, how int) error {
+	for {
+		switch err := unix.Flock(int(f.Fd()), how); err {
+		case nil:
+			return nil
+		case unix.EINTR:
+		case unix.EWOULDBLOCK:
+			return ErrHeld
+		case unix.ENOSYS, unix.ENOTSUP, unix.EINVAL:
+			return &os.PathError{Op: "flock", Path: f.Name(), Err: fmt.Errorf("%w (%w)", err, errors.ErrUnsupported)}
+		default:
+			return &os.PathError{Op: "flock", Path: f.Name(), Err: err}
+		}
+	}
+}
