@@ -75,7 +75,7 @@ func (a *app) connect(ctx context.Context) (*jetstream.Backend, error) {
 		return a.fleet, nil
 	}
 	if a.nats.url == "" {
-		return nil, usage(myrmidon.WithHint(errors.New("--nats is missing"), "name the fleet's broker: --nats nats://127.0.0.1:4222; start one with: nats-server -js"))
+		return nil, missing("nats", "name the fleet's broker: --nats nats://127.0.0.1:4222; start one with: nats-server -js")
 	}
 	host, err := os.Hostname()
 	if err != nil {

@@ -80,7 +80,7 @@ func mustComplete(err error) {
 func (a *app) transcode(ctx context.Context, f transcodeFlags, files []string) error {
 	switch {
 	case f.to == "":
-		return usage(myrmidon.WithHint(errors.New("--to is missing"), "name the folder or bucket that the streams are written to: --to ./out"))
+		return missing("to", "name the folder or bucket that the streams are written to: --to ./out")
 	case f.verify != transcode.VerifyQuick && f.verify != transcode.VerifyDecode:
 		return usage(fmt.Errorf("--verify %s: use quick or decode", f.verify))
 	}

@@ -16,6 +16,11 @@ func needs(c *cobra.Command, flag, hint string) {
 		if c.Flags().Changed(flag) {
 			return nil
 		}
-		return usage(myrmidon.WithHint(fmt.Errorf("--%s is missing", flag), hint))
+		return missing(flag, hint)
 	}
+}
+
+// missing is the error of a flag that a command cannot do without; the hint shows how it is given.
+func missing(flag, hint string) error {
+	return usage(myrmidon.WithHint(fmt.Errorf("--%s is missing", flag), hint))
 }
