@@ -154,10 +154,12 @@ func createTemp(ctx context.Context, root *os.Root, folder string) (f *os.File, 
 			}
 		case errors.Is(err, fs.ErrNotExist):
 			// A Delete may remove the empty folder again before the next turn, or
-			// a parent in the middle of MkdirAll.
+			// a parent in the middle of MkdirAll, or the folder that MkdirAll has
+			// found there before it has looked what it is.
 			made = true
 			err = root.MkdirAll(folder, 0o777)
-			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			vanished := errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrExist) && !inTheWay(root, folder)
+			if err != nil && !vanished {
 				return nil, "", made, noFolder(err)
 			}
 		case !errors.Is(err, fs.ErrExist):
@@ -165,6 +167,12 @@ func createTemp(ctx context.Context, root *os.Root, folder string) (f *os.File, 
 		}
 	}
 	return nil, "", made, fmt.Errorf("the folder vanished %d times while it was made: %w", attempts, err)
+}
+
+// inTheWay reports whether a file, or a link to nowhere, has the name of a folder.
+func inTheWay(root *os.Root, name string) bool {
+	stat, err := root.Lstat(name)
+	return err == nil && !stat.IsDir()
 }
 
 // noFolder names the cause where a part of the key is a file.

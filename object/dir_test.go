@@ -403,3 +403,38 @@ func checkUserError(t *testing.T, what string, err error, folder string, want er
 		t.Errorf("%s = %v (hint: %s), want both to name %s", what, err, myrmidon.Hint(err), folder)
 	}
 }
+
+// A folder that somebody makes and removes all the time is no object in the way.
+func TestPutsIntoAFolderThatComesAndGoes(t *testing.T) {
+	dir := t.TempDir()
+	store, err := object.NewDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop, gone := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(gone)
+		folder := filepath.Join(dir, "folder")
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				_ = os.Mkdir(folder, 0o777)
+				_ = os.Remove(folder)
+			}
+		}
+	}()
+	for range 3000 {
+		if err := store.Put(t.Context(), "folder/k", strings.NewReader("x"), 1, object.Attrs{}); err != nil {
+			t.Error(err)
+			break
+		}
+		if err := store.Delete(t.Context(), "folder/k"); err != nil {
+			t.Error(err)
+			break
+		}
+	}
+	close(stop)
+	<-gone
+}

@@ -158,7 +158,8 @@ func (c *Cluster) Node(name string) *Server {
 
 // WaitLeader returns the leader of JetStream (of its meta group) as soon as more than
 // half of the nodes name the same one, itself among them. After the loss of a leader
-// that takes some seconds. It waits 30 s at most.
+// that takes some seconds; on a machine that has ten times too much to do, half a minute. It
+// waits a minute at most.
 func (c *Cluster) WaitLeader(ctx context.Context) (*Server, error) {
 	ctx, cancel := context.WithTimeout(ctx, leaderTimeout)
 	defer cancel()

@@ -45,7 +45,7 @@ const (
 	startTimeout = 20 * time.Second
 	// leaderTimeout is how long a cluster may take to choose its leader. An election
 	// takes 4 to 9 s of timers after the servers have met.
-	leaderTimeout = 30 * time.Second
+	leaderTimeout = time.Minute
 	// stopTimeout is how long a server may take to end after SIGTERM.
 	stopTimeout = 10 * time.Second
 	// pollEvery is how often a state is asked for that nothing tells of.
