@@ -21,8 +21,8 @@
 // # How fields are merged
 //
 // Each field of each type of rows has a [Rule]. It follows from the tag that HAProxy
-// gives the field in its typed output: those of HAProxy 2.6 are built in, and a
-// collector learns those of other versions, once each. Where tags mislead, the package corrects them, and
+// gives the field in its typed output: those of HAProxy 2.6, and of the fields that came
+// since, are built in, and a collector learns those of other versions, once each. Where tags mislead, the package corrects them, and
 // [Rules.With] replaces any rule; [Rules.Fields] shows all of them, where each is from
 // and why.
 //

@@ -258,8 +258,7 @@ func checkKey(t *testing.T, field string, typ Type) {
 
 func writeGolden(t *testing.T) {
 	var out bytes.Buffer
-	for line := range strings.Lines(builtInTags) {
-		field := strings.Fields(line)[0]
+	for _, field := range DefaultRules().names {
 		out.WriteString(field)
 		for typ := range Other {
 			f := DefaultRules().field(field, typ)

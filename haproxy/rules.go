@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 )
 
@@ -70,7 +69,7 @@ type Override struct {
 
 // Where a rule comes from.
 const (
-	SourceBuiltIn  = "built-in"   // the tags of HAProxy 2.6.12
+	SourceBuiltIn  = "built-in"   // the tags of HAProxy 2.6.12, or of 3.5 for later fields
 	SourceLearned  = "learned"    // the tags of the process that was asked
 	SourceOverride = "overridden" // this package knows better than the tags
 	SourceUser     = "user"
@@ -111,6 +110,7 @@ func corrections() []Override {
 		{Field: "downtime", Rule: Max, Note: watched},
 		{Field: "check_health", Rule: Min, Note: "tagged as configuration, but is a state: the worst"},
 		{Field: "agent_health", Rule: Min, Note: "tagged as configuration, but is a state: the worst"},
+		{Field: "srid", Rule: Same, Note: "tagged as a counter, but tells a server from a former one of its number"},
 		{Field: "status", Rule: Worst, Note: "the worst, and who says what"},
 		{Field: "slim", Rule: SumLimits, Note: "each process has this limit for itself"},
 		{Field: "rate_lim", Rule: SumLimits, Note: "each process has this limit for itself"},
@@ -148,12 +148,8 @@ func (t Tag) rule() Rule {
 }
 
 var defaultRules = sync.OnceValue(func() *Rules {
-	names := make([]string, 0, len(builtIn()))
-	for line := range strings.Lines(builtInTags) {
-		name, _, _ := strings.Cut(line, " ")
-		names = append(names, name)
-	}
-	return (&Rules{}).learn(builtIn(), names, SourceBuiltIn, "2.6.12")
+	r := (&Rules{}).learn(builtIn(), fieldsOf(builtInTags), SourceBuiltIn, "2.6.12")
+	return r.learn(readTags(laterTags), fieldsOf(laterTags), SourceBuiltIn, "3.5-dev5")
 })
 
 // DefaultRules are the rules by the built-in tags, corrected.

@@ -16,6 +16,9 @@ type Tag struct {
 	Nature byte
 	// Scope is C cluster, S service, s system, P process.
 	Scope byte
+	// Persistence is V volatile, or P where the value may outlive a reload, in memory that
+	// processes share. 0 is not said: before HAProxy 3.3, and in JSON.
+	Persistence byte
 	// Value is the type of the value: u32, s32, u64, s64, flt, str.
 	Value string
 }
@@ -24,25 +27,42 @@ func (t Tag) String() string {
 	if t == (Tag{}) {
 		return ""
 	}
-	return string([]byte{t.Origin, t.Nature, t.Scope}) + ":" + t.Value
+	letters := []byte{t.Origin, t.Nature, t.Scope, t.Persistence}
+	if t.Persistence == 0 {
+		letters = letters[:3]
+	}
+	return string(letters) + ":" + t.Value
 }
 
 // ParseTag reads what String writes.
 func ParseTag(s string) (Tag, error) {
 	letters, value, ok := strings.Cut(s, ":")
-	if !ok || len(letters) != 3 || value == "" {
+	if !ok || len(letters) < 3 || value == "" {
 		return Tag{}, fmt.Errorf("haproxy: %q is no tag such as MCP:u64", s)
 	}
-	return Tag{Origin: letters[0], Nature: letters[1], Scope: letters[2], Value: value}, nil
+	return makeTag([]byte(letters), value), nil
+}
+
+// makeTag makes a tag of its letters, three at least. HAProxy 3.3 added a fourth; what
+// others may add is left out.
+func makeTag(letters []byte, value string) Tag {
+	t := Tag{Origin: letters[0], Nature: letters[1], Scope: letters[2], Value: value}
+	if len(letters) > 3 {
+		t.Persistence = letters[3]
+	}
+	return t
 }
 
 // Tags are the tags of the fields by name, and by the type of the row.
 type Tags map[string][types]Tag
 
 // builtIn are the tags of HAProxy 2.6.12, for when a process cannot be asked.
-var builtIn = sync.OnceValue(func() Tags {
-	tags := make(Tags, strings.Count(builtInTags, "\n"))
-	for line := range strings.Lines(builtInTags) {
+var builtIn = sync.OnceValue(func() Tags { return readTags(builtInTags) })
+
+// readTags reads a table of tags.
+func readTags(table string) Tags {
+	tags := make(Tags, strings.Count(table, "\n"))
+	for line := range strings.Lines(table) {
 		words := strings.Fields(line)
 		var byType [types]Tag
 		for t, word := range words[1:] {
@@ -57,7 +77,42 @@ var builtIn = sync.OnceValue(func() Tags {
 		tags[words[0]] = byType
 	}
 	return tags
-})
+}
+
+// fieldsOf are the fields of a table of tags, in its order.
+func fieldsOf(table string) (names []string) {
+	for line := range strings.Lines(table) {
+		name, _, _ := strings.Cut(line, " ")
+		names = append(names, name)
+	}
+	return names
+}
+
+// laterTags has the tags of fields that came after 2.6, or that 2.6 has not of such rows, as
+// HAProxy 3.5-dev5 writes them. 3.4 has all but cache_hint_hits; the first three are of 3.0.
+const laterTags = `lbtot MCP:u64 - - MCP:u64
+cli_abrt MCP:u64 - - MCP:u64
+srv_abrt MCP:u64 - - MCP:u64
+srid - - MCP:u32 -
+sess_other MCP:u64 - - -
+h1sess MCP:u64 - - -
+h2sess MCP:u64 - - -
+h3sess MCP:u64 - - -
+req_other MCP:u64 - - -
+h1req MCP:u64 - - -
+h2req MCP:u64 - - -
+h3req MCP:u64 - - -
+conn_tot - - - MCP:u64
+proto - - - SGP:str
+priv_idle_cur - - MGP:u32 -
+reqbin MCP:u64 MCP:u64 MCP:u64 MCP:u64
+reqbout MCP:u64 MCP:u64 MCP:u64 MCP:u64
+resbin MCP:u64 MCP:u64 MCP:u64 MCP:u64
+resbout MCP:u64 MCP:u64 MCP:u64 MCP:u64
+ssl_ocsp_staple MCP:u64 MCP:u64 MCP:u64 MCP:u64
+ssl_failed_ocsp_staple MCP:u64 MCP:u64 MCP:u64 MCP:u64
+cache_hint_hits MCP:u64 MCP:u64 - -
+`
 
 // builtInTags has the tags of a frontend, a backend, a server and a listener, as
 // HAProxy 2.6.12 writes them ("show stat typed"). The fields of agents, throttle,

@@ -47,16 +47,16 @@ type typedField struct {
 	value         []byte
 }
 
-// parseTypedLine reads "S.4.1.6.slim.1:CLP:u32:10".
+// parseTypedLine reads "S.4.1.6.slim.1:CLP:u32:10"; since HAProxy 3.3 it is CLPV.
 func parseTypedLine(line []byte) (typedField, error) {
 	var f typedField
 	malformed := func() error { return fmt.Errorf("%.80q is no typed field", line) }
 	// The value may have colons, and a name dots.
 	parts := bytes.SplitN(line, []byte(":"), 4)
-	if len(parts) != 4 || len(parts[1]) != 3 {
+	if len(parts) != 4 || len(parts[1]) < 3 {
 		return f, malformed()
 	}
-	f.tag = Tag{parts[1][0], parts[1][1], parts[1][2], string(parts[2])}
+	f.tag = makeTag(parts[1], string(parts[2]))
 	f.value = parts[3]
 	head := strings.SplitN(string(parts[0]), ".", 5)
 	if len(head) != 5 {
@@ -127,7 +127,10 @@ func ParseJSON(data []byte) (*Table, Tags, error) {
 				}
 				value = []byte(s)
 			}
-			tag := Tag{originLetter(f.Tags.Origin), natureLetter(f.Tags.Nature), scopeLetter(f.Tags.Scope), f.Value.Type}
+			tag := Tag{
+				Origin: originLetter(f.Tags.Origin), Nature: natureLetter(f.Tags.Nature), Scope: scopeLetter(f.Tags.Scope),
+				Value: f.Value.Type,
+			}
 			if f.Field.Pos < 0 || f.Field.Pos >= maxColumns || f.Field.Name == "" {
 				return nil, nil, fmt.Errorf("%w: row %d: the field %q at %d", ErrNotStats, i+1, f.Field.Name, f.Field.Pos)
 			}

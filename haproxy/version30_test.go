@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -14,7 +16,7 @@ import (
 // headers26and30 are the names of the columns of HAProxy 2.6, and of 3.0: those of 2.6,
 // with nine more before the "-" behind which the columns of its modules are, and QUIC's
 // before those of HTTP/2 (management guide of 3.0, 9.1 "CSV format", and what 3.0 prints
-// on the pages of its users). No 3.0 was at hand to write it itself.
+// on the pages of its users).
 func headers26and30() (old, young []string) {
 	for line := range strings.Lines(builtInTags) {
 		old = append(old, strings.Fields(line)[0])
@@ -62,37 +64,43 @@ func TestAFleetOfHAProxy26And30IsOne(t *testing.T) {
 	}
 	typed := "F.2.0.0.pxname.1:KNS:str:www\nF.2.0.1.svname.1:KNS:str:FRONTEND\n" +
 		"F.2.0.102.sess_other.1:MCP:u64:1\nF.2.0.103.h1sess.1:MCP:u64:2\nF.2.0.104.h2sess.1:MCP:u64:3\nF.2.0.120.quic_half_open_conn.1:MGP:u64:1\n"
-	targets := []Target{
-		{Address: newStub(t, answer30("2.6.12", 1, old, "", frontend("stot", "10", "h2_open_connections", "4"), server("8", "9"))).path},
-		{Address: newStub(t, answer30("3.0.11", 2, young, typed, frontend("stot", "5", "h1sess", "2", "h2sess", "3", "quic_half_open_conn", "1", "h2_open_connections", "1"), server("20", "3"))).path},
-		{Address: newStub(t, answer30("3.0.11", 3, young, typed, frontend("stot", "7", "h1sess", "4", "h2sess", "3", "quic_half_open_conn", "2", "h2_open_connections", "2"), server("20", "0"))).path},
-	}
-	for name, order := range map[string][]Target{"the old one first": targets, "the old one last": {targets[1], targets[2], targets[0]}} {
-		t.Run(name, func(t *testing.T) {
-			tab := readAll(t, Config{Targets: order}).Table
-			for _, want := range []struct{ proxy, server, field, text string }{
-				{"www", "FRONTEND", "stot", "22"},
-				{"www", "FRONTEND", "h1sess", "6"},
-				{"www", "FRONTEND", "h2sess", "6"},
-				{"www", "FRONTEND", "quic_half_open_conn", "3"},
-				{"www", "FRONTEND", "h2_open_connections", "7"}, // behind columns that the other lacks
-				{"app", "web", "qtime", "11"},                   // (8*9+20*3)/12
-				{"app", "web", "proto", "h1 2/3"},
-				{"app", "web", "weight", "1"},
-			} {
-				if got := cell(t, tab, want.proxy, want.server, want.field); got != want.text {
-					t.Errorf("%s of %s/%s is %q, want %q", want.field, want.proxy, want.server, got, want.text)
+	for version, typed := range map[string]string{
+		"3.0.11": typed,
+		// 3.3 added a letter: whether a value may outlive a reload.
+		"3.4.0": strings.NewReplacer(":KNS:", ":KNSV:", ":MCP:", ":MCPP:", ":MGP:", ":MGPV:").Replace(typed),
+	} {
+		targets := []Target{
+			{Address: newStub(t, answer30("2.6.12", 1, old, "", frontend("stot", "10", "h2_open_connections", "4"), server("8", "9"))).path},
+			{Address: newStub(t, answer30(version, 2, young, typed, frontend("stot", "5", "h1sess", "2", "h2sess", "3", "quic_half_open_conn", "1", "h2_open_connections", "1"), server("20", "3"))).path},
+			{Address: newStub(t, answer30(version, 3, young, typed, frontend("stot", "7", "h1sess", "4", "h2sess", "3", "quic_half_open_conn", "2", "h2_open_connections", "2"), server("20", "0"))).path},
+		}
+		for name, order := range map[string][]Target{"the old one first": targets, "the old one last": {targets[1], targets[2], targets[0]}} {
+			t.Run(version+", "+name, func(t *testing.T) {
+				tab := readAll(t, Config{Targets: order}).Table
+				for _, want := range []struct{ proxy, server, field, text string }{
+					{"www", "FRONTEND", "stot", "22"},
+					{"www", "FRONTEND", "h1sess", "6"},
+					{"www", "FRONTEND", "h2sess", "6"},
+					{"www", "FRONTEND", "quic_half_open_conn", "3"},
+					{"www", "FRONTEND", "h2_open_connections", "7"}, // behind columns that the other lacks
+					{"app", "web", "qtime", "11"},                   // (8*9+20*3)/12
+					{"app", "web", "proto", "h1 2/3"},
+					{"app", "web", "weight", "1"},
+				} {
+					if got := cell(t, tab, want.proxy, want.server, want.field); got != want.text {
+						t.Errorf("%s of %s/%s is %q, want %q", want.field, want.proxy, want.server, got, want.text)
+					}
 				}
-			}
-		})
+			})
+		}
 	}
 }
 
 // What a process said of its tags is not asked again, so a poll that is cancelled keeps it.
 func TestTagsOfACancelledPollAreKept(t *testing.T) {
 	_, young := headers26and30()
-	row := map[string]string{"pxname": "www", "svname": "FRONTEND", "type": "0", "iid": "2", "h1sess": "2", "-": "-"}
-	typed := "F.2.0.0.pxname.1:KNS:str:www\nF.2.0.1.svname.1:KNS:str:FRONTEND\nF.2.0.103.h1sess.1:MCP:u64:2\n"
+	row := map[string]string{"pxname": "www", "svname": "FRONTEND", "type": "0", "iid": "2", "quic_half_open_conn": "2", "-": "-"}
+	typed := "F.2.0.0.pxname.1:KNS:str:www\nF.2.0.1.svname.1:KNS:str:FRONTEND\nF.2.0.120.quic_half_open_conn.1:MGP:u64:2\n"
 	answer := answer30("3.0.11", 1, young, typed, row)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -117,7 +125,61 @@ func TestTagsOfACancelledPollAreKept(t *testing.T) {
 		t.Fatal("it was not cancelled")
 	}
 	second.set(answer30("3.0.11", 2, young, typed, row))
-	if got := cell(t, poll(t, c).Table, "www", "FRONTEND", "h1sess"); got != "4" {
-		t.Errorf("h1sess is %s, want 4", got)
+	if got := cell(t, poll(t, c).Table, "www", "FRONTEND", "quic_half_open_conn"); got != "4" {
+		t.Errorf("quic_half_open_conn is %s, want 4", got)
+	}
+}
+
+// later are HAProxy's own dumps, of a process that fills every field (see startEveryField),
+// of versions beyond the one that is installed: built from its releases' source.
+var later = []string{"3.0.0", "3.4.0"}
+
+func TestLaterVersionsSayTheSameInCSVAndTypedAndHaveNoUnknownField(t *testing.T) {
+	for _, version := range later {
+		t.Run(version, func(t *testing.T) {
+			var data [2][]byte
+			for i, form := range []string{".csv", ".typed"} {
+				var err error
+				if data[i], err = os.ReadFile(filepath.Join("testdata", version+form)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			csv := parse(t, string(data[0]))
+			typed, tags, err := ParseTyped(data[1])
+			if err != nil {
+				t.Fatal(err)
+			}
+			// Checks go on between the two dumps, and ages grow.
+			moving := map[string]bool{"lastchg": true, "downtime": true, "check_duration": true, "agent_duration": true, "throttle": true, "lastsess": true, "weight": true}
+			learned := DefaultRules().Learn(tags, version)
+			for _, col := range csv.Columns() {
+				if col == "-" {
+					continue
+				}
+				for i := range csv.Len() {
+					got, want := typed.Text(i, typed.Column(col)), csv.Text(i, csv.Column(col))
+					if got != want && !moving[col] && !strings.HasPrefix(string(csv.Proxy(i)), "origin") {
+						t.Errorf("row %d, %s: %q in the typed dump, %q in CSV", i, col, got, want)
+					}
+				}
+				for typ := range Other {
+					was, is := DefaultRules().field(col, typ), learned.field(col, typ)
+					if is.Version == version && was.Rule != is.Rule {
+						t.Errorf("%s of a %v: %v by its tag %v, %v built in", col, typ, is.Rule, is.Tag, was.Rule)
+					}
+				}
+			}
+			letters := map[bool]int{}
+			for _, byType := range tags {
+				for _, tag := range byType {
+					if tag != (Tag{}) {
+						letters[tag.Persistence != 0]++
+					}
+				}
+			}
+			if has := version != "3.0.0"; letters[has] < 200 || letters[!has] > 0 {
+				t.Errorf("%d tags say whether the value outlives a reload, %d do not", letters[true], letters[false])
+			}
+		})
 	}
 }

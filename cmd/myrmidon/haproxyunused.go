@@ -117,7 +117,8 @@ func (a *app) fieldsCommand() *cobra.Command {
 		Short: "Tell how each field is merged, and why",
 		Long: `List every field of each type of rows: the rule by which the values of several processes become
 one, HAProxy's own tag (origin, nature, scope, type), and why, where this program knows better.
-With targets, the tags of their versions are asked for; without, those of HAProxy 2.6 are shown.
+With targets, the tags of their versions are asked for; without, those of HAProxy 2.6 are
+shown, and of 3.5 for later fields.
 
   sum                  added                          max, min  the greatest, the least
   sum-limits           added; mixed if one has none   least     the youngest age, without "never"
