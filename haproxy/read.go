@@ -64,7 +64,7 @@ type Reply struct {
 	CSV []byte
 
 	buf   []byte // all that was read, to be used again
-	total int64  // of the counters that any traffic changes
+	marks marks  // of its rows, to be compared with those of the next
 }
 
 // Read reads the statistics of one target within the deadline of ctx, or
