@@ -433,18 +433,21 @@ func (s *source) interrupt() {
 }
 
 // dial waits until the deadline while a socket's queue is full: Linux does not wait by
-// itself on a Unix socket that does not block, so there it needs no context either.
+// itself on a Unix socket that does not block, so there it needs no context either. Half as
+// long it waits for a master, which refuses for a moment while it reloads.
 func (s *source) dial(ctx context.Context, deadline time.Time) (net.Conn, error) {
 	if s.network != "unix" {
 		d := net.Dialer{Deadline: deadline}
 		return d.DialContext(ctx, s.network, s.addr)
 	}
+	refused := time.Now().Add(time.Until(deadline) / 2)
 	for {
 		conn, err := net.DialUnix(s.network, nil, s.unix)
 		if err == nil {
 			return conn, nil
 		}
-		if !errors.Is(err, syscall.EAGAIN) || !time.Now().Before(deadline) {
+		reloads := s.master && errors.Is(err, syscall.ECONNREFUSED) && time.Now().Before(refused)
+		if !reloads && (!errors.Is(err, syscall.EAGAIN) || !time.Now().Before(deadline)) {
 			return nil, err
 		}
 		select {

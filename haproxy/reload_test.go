@@ -1,0 +1,102 @@
+package haproxy
+
+import (
+	"context"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestAMasterThatReloadsIsWaitedFor: between its old self and its new one, a master has its
+// socket and does not listen.
+func TestAMasterThatReloadsIsWaitedFor(t *testing.T) {
+	dir, err := os.MkdirTemp("", "master") // paths of sockets are short
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, "m.sock")
+	var wg sync.WaitGroup
+	listen := func() *net.UnixListener {
+		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path + ".new", Net: "unix"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.SetUnlinkOnClose(false)
+		if err := os.Rename(path+".new", path); err != nil {
+			t.Fatal(err)
+		}
+		wg.Go(func() {
+			for {
+				conn, err := l.Accept()
+				if err != nil {
+					return
+				}
+				answer := "Unknown command\n\n"
+				buf := make([]byte, 4096)
+				n, _ := conn.Read(buf)
+				switch command := string(buf[:n]); {
+				case strings.HasPrefix(command, "show proc"):
+					answer = "10 master 1 0d 2.6\n# workers\n12 worker 0 0d 2.6\n\n"
+				case strings.HasPrefix(command, "@!12 "):
+					answer = dump(12, 100, 5, "app,s,1,10,2,UP,2,\n")
+				}
+				io.WriteString(conn, answer)
+				conn.Close()
+			}
+		})
+		return l
+	}
+	l := listen()
+	c := collector(t, Config{Targets: []Target{{Address: path}}, Timeout: 2 * time.Second})
+	poll(t, c)
+	l.Close()
+	polled := make(chan error, 1)
+	go func() { polled <- c.Poll(context.Background()) }()
+	select {
+	case err := <-polled:
+		t.Fatalf("it was not waited for: %v", err)
+	case <-time.After(50 * time.Millisecond):
+	}
+	l = listen()
+	if err := <-polled; err != nil || len(c.snap.Events) != 0 {
+		t.Errorf("%v, events %+v", err, c.snap.Events)
+	}
+	l.Close()
+	wg.Wait()
+
+	// One that is gone is not waited for to the end of its time, and is named.
+	c.cfg.Timeout = 100 * time.Millisecond
+	if err := c.Poll(context.Background()); err == nil || !strings.Contains(err.Error(), syscall.ECONNREFUSED.Error()) {
+		t.Errorf("a master that is gone: %v", err)
+	}
+}
+
+// TestARestartWithTheSamePIDIsKnownByItsUptime: before HAProxy 2.5 there is no start time, and
+// in a container the PID is always the same.
+func TestARestartWithTheSamePIDIsKnownByItsUptime(t *testing.T) {
+	s := newStub(t, nil)
+	c := collector(t, Config{Targets: []Target{{Address: s.path}}})
+	for _, x := range []struct {
+		uptime     int
+		stot, want string
+		restarts   int
+	}{
+		{100, "50", "50", 0},
+		{101, "55", "55", 0},
+		{1, "60", "115", 1}, // it took more since it began than the one before had
+		{2, "61", "116", 0},
+	} {
+		s.set(says(dump(1, 0, x.uptime, "app,s,1,"+x.stot+",2,UP,2,\n")))
+		snap := poll(t, c)
+		if got := cell(t, snap.Table, "app", "s", "stot"); got != x.want || len(snap.Events) != x.restarts {
+			t.Errorf("up %d s: %s, want %s; events %+v", x.uptime, got, x.want, snap.Events)
+		}
+	}
+}
