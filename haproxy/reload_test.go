@@ -100,3 +100,23 @@ func TestARestartWithTheSamePIDIsKnownByItsUptime(t *testing.T) {
 		}
 	}
 }
+
+func TestAWorkerThatTheMasterHasAndDoesNotFindIsMissing(t *testing.T) {
+	s := newStub(t, func(conn net.Conn, command string) {
+		switch {
+		case strings.HasPrefix(command, "show info"):
+			io.WriteString(conn, "Unknown command\n\n")
+		case strings.HasPrefix(command, "show proc"):
+			io.WriteString(conn, "10 master 1 0d 2.6\n# workers\n12 worker 0 0d 2.6\n13 worker 0 0d 2.6\n# old workers\n11 worker 1 0d 2.6\n\n")
+		case strings.HasPrefix(command, "@!12 "):
+			io.WriteString(conn, dump(12, 100, 5, "app,s,1,10,2,UP,2,\n"))
+		default:
+			io.WriteString(conn, "Can't find the target PID matching the prefix '@!13'\n")
+		}
+	})
+	snap := poll(t, collector(t, Config{Targets: []Target{{Address: s.path}}}))
+	err := snap.Targets[0].Err
+	if err == nil || !strings.Contains(err.Error(), "worker 13") || strings.Contains(err.Error(), "worker 11") || len(snap.Targets[0].Processes) != 1 {
+		t.Errorf("%v, %+v", err, snap.Targets[0].Processes)
+	}
+}
