@@ -38,6 +38,7 @@ func TestServersThatAreDeletedAndAddedAgainDoNotGoBack(t *testing.T) {
 			want("3000", "3", "503")
 			want("4000", "4", "504")
 			want("9000", "1", "505")
+			want("9000", "0", "505") // nobody else counts anything
 		})
 	}
 }
