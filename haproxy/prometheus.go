@@ -148,10 +148,12 @@ type Part struct {
 
 // WritePrometheus writes the rows in the text format of Prometheus (version 0.0.4), with
 // the names and labels of HAProxy's own exporter where they mean the same. The metric
-// status, and of servers check_status, counts the processes in a state; a backend's agg_server_status and agg_check_status
-// count its servers that one process at least sees in it. What the dump leaves empty and
-// what could not be merged is left out. Fields that the exporter does not have are written if Fields of
-// the view names them, as "haproxy_backend_" and the field, as gauges.
+// status, and of servers check_status, counts the processes in a state; a backend's
+// agg_server_status and agg_check_status count its servers that one process at least sees
+// in it. A frontend that is paused is PAUSED, not UP, and averages are those of the dump,
+// not too small before 512 requests, as the exporter's are. What the dump leaves empty and
+// what could not be merged is left out. Fields that the exporter does not have are written
+// if Fields of the view names them, as "haproxy_backend_" and the field, as gauges.
 //
 // Several parts, such as one a process, become one exposition; their labels must differ.
 func WritePrometheus(w io.Writer, parts ...Part) error {
