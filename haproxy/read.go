@@ -433,21 +433,18 @@ func (s *source) interrupt() {
 }
 
 // dial waits until the deadline while a socket's queue is full: Linux does not wait by
-// itself on a Unix socket that does not block, so there it needs no context either. Half as
-// long it waits for a master, which refuses for a moment while it reloads.
+// itself on a Unix socket that does not block, so there it needs no context either.
 func (s *source) dial(ctx context.Context, deadline time.Time) (net.Conn, error) {
 	if s.network != "unix" {
 		d := net.Dialer{Deadline: deadline}
 		return d.DialContext(ctx, s.network, s.addr)
 	}
-	refused := time.Now().Add(time.Until(deadline) / 2)
 	for {
 		conn, err := net.DialUnix(s.network, nil, s.unix)
 		if err == nil {
 			return conn, nil
 		}
-		reloads := s.master && errors.Is(err, syscall.ECONNREFUSED) && time.Now().Before(refused)
-		if !reloads && (!errors.Is(err, syscall.EAGAIN) || !time.Now().Before(deadline)) {
+		if !errors.Is(err, syscall.EAGAIN) || !time.Now().Before(deadline) {
 			return nil, err
 		}
 		select {
@@ -485,7 +482,7 @@ func (s *source) failed(ctx context.Context, what string, err error) error {
 
 // readMaster reads all workers through a master socket (management guide, 9.4).
 func (s *source) readMaster(ctx context.Context, deadline time.Time, replies []Reply) ([]Reply, error) {
-	data, err := s.ask(ctx, deadline, "show proc;quit\n", untilUnknown)
+	data, err := s.askMaster(ctx, deadline, "show proc;quit\n")
 	if err != nil {
 		return replies, err
 	}
@@ -515,6 +512,26 @@ func (s *source) readMaster(ctx context.Context, deadline time.Time, replies []R
 		failures = append(failures, fmt.Errorf("worker %d: %w", w.pid, err))
 	}
 	return replies, errors.Join(failures...)
+}
+
+// askMaster is ask, and again for half of the time while the master reloads: for a moment it
+// refuses, or drops what it had accepted.
+func (s *source) askMaster(ctx context.Context, deadline time.Time, command string) ([]byte, error) {
+	until := time.Now().Add(time.Until(deadline) / 2)
+	for {
+		data, err := s.ask(ctx, deadline, command, untilUnknown)
+		reloads := err == nil && len(data) == 0 ||
+			errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+		if !reloads || !time.Now().Before(until) {
+			return data, err
+		}
+		s.keep(data)
+		select {
+		case <-ctx.Done():
+			return nil, s.failed(ctx, "dial", ctx.Err())
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
 }
 
 type worker struct {

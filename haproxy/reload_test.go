@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -22,6 +23,7 @@ func TestAMasterThatReloadsIsWaitedFor(t *testing.T) {
 	}
 	defer os.RemoveAll(dir)
 	path := filepath.Join(dir, "m.sock")
+	var resets atomic.Int32
 	var wg sync.WaitGroup
 	listen := func() *net.UnixListener {
 		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path + ".new", Net: "unix"})
@@ -37,6 +39,10 @@ func TestAMasterThatReloadsIsWaitedFor(t *testing.T) {
 				conn, err := l.Accept()
 				if err != nil {
 					return
+				}
+				if resets.Add(-1) >= 0 {
+					conn.Close() // with or without what was sent unread: reset or closed
+					continue
 				}
 				answer := "Unknown command\n\n"
 				buf := make([]byte, 4096)
@@ -67,6 +73,10 @@ func TestAMasterThatReloadsIsWaitedFor(t *testing.T) {
 	l = listen()
 	if err := <-polled; err != nil || len(c.snap.Events) != 0 {
 		t.Errorf("%v, events %+v", err, c.snap.Events)
+	}
+	resets.Store(3)
+	if snap := poll(t, c); len(snap.Events) != 0 {
+		t.Errorf("events %+v", snap.Events)
 	}
 	l.Close()
 	wg.Wait()
