@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
@@ -219,5 +220,66 @@ func TestShortNumbersHaveFiveCharacters(t *testing.T) {
 		if got := short(x); got != want {
 			t.Errorf("short(%g) = %s, want %s", x, got, want)
 		}
+	}
+}
+
+// TestTheFirstLineAddsUpFrontendsAlone, as a request passes a listener, a frontend, a backend
+// and a server.
+func TestTheFirstLineAddsUpFrontendsAlone(t *testing.T) {
+	m, c := shown(t)
+	c.Use(func(s *haproxy.Snapshot) {
+		col := s.Table.Column("req_tot")
+		want, ok := s.Rate(0, col) // of www, the only frontend
+		if !ok || m.sum.requests != want || m.sum.current != 4 || m.sum.in <= 0 {
+			t.Errorf("%g requests a second, want %g; %d sessions, want 4; %g bytes", m.sum.requests, want, m.sum.current, m.sum.in)
+		}
+	})
+}
+
+func TestARateIsOfRequestsOrOfSessionsWhereNoneAreCounted(t *testing.T) {
+	for _, c := range []struct{ requests, sessions, want float64 }{
+		{3, 5, 3}, {math.NaN(), 5, 5}, {0, 5, 5}, {0, 0, 0},
+	} {
+		r := row{requests: c.requests, sessions: c.sessions}
+		if got := r.rate(); got != c.want {
+			t.Errorf("of %g requests and %g sessions: %g", c.requests, c.sessions, got)
+		}
+	}
+}
+
+func TestAProcessHasRatesOfItsOwn(t *testing.T) {
+	var stot atomic.Int64
+	path := process(t, 1, func() string {
+		return fmt.Sprintf("tcp,FRONTEND,,2,100,%d,0,0,0,,,OPEN,0,,0,0,,\n", stot.Load()) // without req_tot
+	})
+	c, err := haproxy.New(haproxy.Config{FixedRules: true, KeepProcesses: true, Targets: []haproxy.Target{{Address: path}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	m := &model{}
+	var last time.Time
+	for k, step := range []struct {
+		stot  int64
+		grown float64 // NaN for no rate
+	}{
+		{1000, math.NaN()}, {1500, 500}, {1500, 0}, {20, math.NaN()}, {50, 30},
+	} {
+		stot.Store(step.stot)
+		if err := c.Poll(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		if k == 0 {
+			c.Use(m.take)
+			m.press("enter")
+		}
+		c.Use(m.take)
+		got := m.members[0].rate
+		want := step.grown / m.at.Sub(last).Seconds()
+		if k > 0 && got != want && !(math.IsNaN(got) && math.IsNaN(want)) {
+			t.Errorf("poll %d: %g a second, want %g", k, got, want)
+		}
+		last = m.at
+		time.Sleep(5 * time.Millisecond)
 	}
 }
