@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -281,5 +282,29 @@ func TestAProcessHasRatesOfItsOwn(t *testing.T) {
 		}
 		last = m.at
 		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+func TestTheRowThatIsChosenIsOnTheScreen(t *testing.T) {
+	m := &model{at: time.Now(), targets: 3, missing: []string{"two"}}
+	for k := range 40 {
+		m.all = append(m.all, row{rowKey: rowKey{haproxy.Backend, fmt.Sprintf("be-%02d", k), "BACKEND"}})
+	}
+	m.arrange()
+	for step, key := range slices.Concat(slices.Repeat([]string{"down"}, 45), slices.Repeat([]string{"up"}, 45), []string{"pagedown", "pagedown", "end", "pageup", "home"}) {
+		m.press(key)
+		lines := m.draw(80, 20)
+		chosen := 0
+		for _, l := range lines {
+			if len(l) > 0 && l[0].style&selected != 0 && strings.HasPrefix(l[0].text, m.selected.proxy) {
+				chosen++
+			}
+		}
+		if chosen != 1 || len(lines) != 20 {
+			t.Fatalf("step %d, %s: %s is chosen %d times on\n%s", step, key, m.selected.proxy, chosen, text(lines))
+		}
+	}
+	if screen := text(m.draw(80, 20)); !strings.Contains(screen, "2 of 3 targets") || !strings.Contains(screen, "missing: two") {
+		t.Errorf("a target is missing on\n%s", screen)
 	}
 }
