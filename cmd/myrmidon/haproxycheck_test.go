@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"net"
 	"os"
@@ -112,5 +113,34 @@ func TestUnusedShowsHowManyProcessesAreInTheWorstState(t *testing.T) {
 	_, out, _ = haproxyRun(append([]string{"unused", "--type", "server"}, paths...)...)
 	if !strings.Contains(out, "DOWN 1/3") {
 		t.Errorf("it does not say that one of three is down:\n%s", out)
+	}
+}
+
+func TestWatchHasCountersAsRatesAlone(t *testing.T) {
+	var polls atomic.Int64
+	paths := sockets(t, func() string {
+		return statsOf(1, fmt.Sprintf("www,FRONTEND,,2,5,100,%d,100,200,1,,,OPEN,0,3,10,0,,\n", 10*polls.Add(1)))
+	})
+	status, out, _ := haproxyRun("watch", "--count", "2", "--every", "20ms", "--fields", "stot,scur,smax", paths[0])
+	var rows []watchRow
+	for line := range strings.Lines(out) {
+		var r watchRow
+		if err := json.Unmarshal([]byte(line), &r); err != nil {
+			t.Fatalf("%v: %s", err, line)
+		}
+		if r.What == "row" {
+			rows = append(rows, r)
+		}
+	}
+	if status != 0 || len(rows) != 2 {
+		t.Fatalf("%d:\n%s", status, out)
+	}
+	for k, r := range rows {
+		if _, raw := r.Values["stot"]; raw || r.Values["scur"] != 2.0 || r.Values["smax"] != 5.0 {
+			t.Errorf("poll %d has the values %v", k, r.Values)
+		}
+		if rate, ok := r.Rates["stot"]; ok != (k > 0) || k > 0 && rate <= 0 || len(r.Rates) > 1 {
+			t.Errorf("poll %d has the rates %v", k, r.Rates)
+		}
 	}
 }
