@@ -2,6 +2,7 @@ package haproxy
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -128,5 +129,31 @@ func TestAWorkerThatTheMasterHasAndDoesNotFindIsMissing(t *testing.T) {
 	err := snap.Targets[0].Err
 	if err == nil || !strings.Contains(err.Error(), "worker 13") || strings.Contains(err.Error(), "worker 11") || len(snap.Targets[0].Processes) != 1 {
 		t.Errorf("%v, %+v", err, snap.Targets[0].Processes)
+	}
+}
+
+// TestWhatAProcessCountedLongBeforeItTookAPlaceIsNoRate: another process may answer behind an
+// address, one that began long ago.
+func TestWhatAProcessCountedLongBeforeItTookAPlaceIsNoRate(t *testing.T) {
+	s := newStub(t, nil)
+	c := collector(t, Config{Targets: []Target{{Address: s.path}}, Window: 10 * time.Second})
+	clock := time.Unix(1_700_000_000, 0)
+	c.now = func() time.Time { return clock }
+	for k, x := range []struct {
+		pid, start, uptime, stot int
+		rate                     float64
+	}{
+		{1, 100, 5000, 1000, 0},
+		{1, 100, 5001, 1010, 10},
+		{2, 200, 4000, 900_000, 5}, // ten in two seconds
+		{2, 200, 4001, 900_020, 10},
+		{3, 4000, 0, 30, 15}, // it began in the window: all that it counted is of it
+	} {
+		clock = clock.Add(time.Second)
+		s.set(says(dump(x.pid, x.start, x.uptime, fmt.Sprintf("app,s,1,%d,2,UP,2,\n", x.stot))))
+		snap := poll(t, c)
+		if r, _ := snap.Rate(0, snap.Table.Column("stot")); r != x.rate {
+			t.Errorf("poll %d: %v a second over %v, want %v", k, r, snap.Window, x.rate)
+		}
 	}
 }
