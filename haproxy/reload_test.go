@@ -157,3 +157,31 @@ func TestWhatAProcessCountedLongBeforeItTookAPlaceIsNoRate(t *testing.T) {
 		}
 	}
 }
+
+func TestAWorkerThatFailsForAPollCountsOnce(t *testing.T) {
+	var fails atomic.Bool
+	var polls atomic.Int64
+	s := newStub(t, func(conn net.Conn, command string) {
+		switch {
+		case strings.HasPrefix(command, "show info"):
+			io.WriteString(conn, "Unknown command\n\n")
+		case strings.HasPrefix(command, "show proc"):
+			io.WriteString(conn, "10 master 1 0d 2.6\n# workers\n12 worker 0 0d 2.6\n# old workers\n11 worker 1 0d 2.6\n\n")
+		case strings.HasPrefix(command, "@!12 "):
+			io.WriteString(conn, dump(12, 100, 5, fmt.Sprintf("app,s,1,%d,2,UP,2,\n", polls.Load())))
+		case fails.Load():
+			io.WriteString(conn, "Name: HAPro")
+		default:
+			io.WriteString(conn, dump(11, 50, 55, "app,s,1,1000,2,UP,2,\n"))
+		}
+	})
+	c := collector(t, Config{Targets: []Target{{Address: s.path}}})
+	for k, failing := range []bool{false, true, true, false, true, false} {
+		fails.Store(failing)
+		polls.Store(int64(k))
+		snap := poll(t, c)
+		if got := cell(t, snap.Table, "app", "s", "stot"); got != fmt.Sprint(1000+k) || (snap.Failed() == 1) != failing {
+			t.Errorf("poll %d: %s sessions, want %d; %d failed", k, got, 1000+k, snap.Failed())
+		}
+	}
+}
