@@ -186,3 +186,13 @@ func TestWritersSayWhenTheyCannotWrite(t *testing.T) {
 		t.Errorf("%v", got)
 	}
 }
+
+func TestFieldsAreQuotedWhereCSVNeedsIt(t *testing.T) {
+	for field, want := range map[string]string{
+		"plain": "plain", "two words": "two words", "a,b": `"a,b"`, `a"b`: `"a""b"`, "a\nb": "\"a\nb\"", "a\rb": "\"a\rb\"", `"`: `""""`, "": "",
+	} {
+		if got := string(appendQuoted(nil, []byte(field))); got != want {
+			t.Errorf("%q is written as %s, want %s", field, got, want)
+		}
+	}
+}
