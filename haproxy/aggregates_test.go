@@ -52,3 +52,36 @@ func TestBackendsCountTheirServersOnceAState(t *testing.T) {
 		t.Errorf("asked for agg_check_status alone:\n%s", got)
 	}
 }
+
+func TestServersCountWhatTheChecksOfProcessesSay(t *testing.T) {
+	const head = "# pxname,svname,status,check_status,type,\n"
+	var tables []*Table
+	for _, check := range []string{"L7OK", "* L7OK", "L4CON", "INI", ""} {
+		tables = append(tables, parse(t, head+"app,a,UP,"+check+",2,\napp,b,no check,,2,\napp,BACKEND,UP,,1,\n\n"))
+	}
+	view := merge(t, tables...).View(Filter{})
+	view.Fields = []string{"check_status"}
+	var out bytes.Buffer
+	if err := WritePrometheus(&out, Part{View: view}); err != nil {
+		t.Fatal(err)
+	}
+	got := make(map[string]string)
+	for line := range strings.Lines(out.String()) {
+		if name, value, ok := strings.Cut(strings.TrimSpace(line), "} "); ok {
+			got[name] = value
+		}
+	}
+	for _, state := range checkStates {
+		want := map[string]string{"L7OK": "2", "L4CON": "1"}[state]
+		if want == "" {
+			want = "0"
+		}
+		if name := `haproxy_server_check_status{proxy="app",server="a",state="` + state + `"`; got[name] != want {
+			t.Errorf("%s is %q, want %s", name, got[name], want)
+		}
+	}
+	// The exporter has neither servers that are not checked nor states before the first check.
+	if len(got) != len(checkStates) || strings.Count(out.String(), "# TYPE") != 1 {
+		t.Errorf("got\n%s", out.String())
+	}
+}

@@ -75,3 +75,31 @@ func TestClocksThatStepBackTakeNothingBack(t *testing.T) {
 		t.Errorf("a restart: stot went from %d to %d, %d restarts", before, last, restarts-told)
 	}
 }
+
+func TestRatesAreOverHalfTheWindowToTheWholeAndOnePoll(t *testing.T) {
+	s := newStub(t, nil)
+	c := collector(t, Config{Targets: []Target{{Address: s.path}}, Window: 10 * time.Second})
+	began := time.Unix(1_700_000_000, 0)
+	clock := began
+	c.now = func() time.Time { return clock }
+	counted := 0
+	for second := range 60 {
+		// In each second one more than in that before.
+		counted += second
+		s.set(says(dump(7, 100, second, "app,s,1,"+strconv.Itoa(counted)+",2,UP,2,\n")))
+		clock = began.Add(time.Duration(second) * time.Second)
+		snap := poll(t, c)
+		if second < 11 {
+			continue
+		}
+		if snap.Window < 5*time.Second || snap.Window > 11*time.Second {
+			t.Fatalf("after %d s the rate is over %v", second, snap.Window)
+		}
+		// The mean of what was counted in each second of the window.
+		n := int(snap.Window / time.Second)
+		want := float64(second) - float64(n-1)/2
+		if r, ok := snap.Rate(0, snap.Table.Column("stot")); !ok || r != want {
+			t.Errorf("after %d s the rate over %v is %v, want %v", second, snap.Window, r, want)
+		}
+	}
+}

@@ -38,7 +38,7 @@ type Config struct {
 //
 // Counters of its table never go back: what a process had counted when it was last seen
 // stays in the sum when it restarts, is reloaded, or cannot be reached, and when its
-// counters are cleared. Processes are told apart by target, PID and start time. Old
+// counters are cleared or a server is deleted and added again. Processes are told apart by target, PID and start time. Old
 // workers of a master socket, which serve what is left, add to sums and to nothing else.
 type Collector struct {
 	cfg    Config
@@ -98,8 +98,9 @@ type slot struct {
 	before chan struct{}
 
 	known  []*process
-	failed bool // it was at the last poll
-	lost   bool // of a single poll that reads twice: it failed the first time
+	spare  [][]int64 // of marks, to be used again
+	failed bool      // it was at the last poll
+	lost   bool      // of a single poll that reads twice: it failed the first time
 	polled bool
 
 	// The states of the rows of the merged table, by number, 0 for none.
@@ -110,7 +111,7 @@ type slot struct {
 type process struct {
 	Process
 	buf, raw []byte // its last dump
-	total    int64  // of some counters, to see that they were cleared
+	marks    marks  // of that dump, to see that counters were cleared
 	seen     bool
 
 	// With KeepProcesses: that of the snapshot, and that of the poll under way.
@@ -469,7 +470,7 @@ func (c *Collector) mergeSlot(i int, t *Table) {
 		if err == nil {
 			c.shareSchema(t)
 			if !c.once {
-				r.total = t.total()
+				r.marks = t.marks(s.spareMarks())
 			}
 			if soft && r.Process.Stopping {
 				kept = append(kept, r) // settle adds it

@@ -52,6 +52,7 @@ func TestFieldsAreMergedByTheirRules(t *testing.T) {
 		{Server, "smax", []string{"10", "25", "3"}, "25"},
 		{Frontend, "slim", []string{"500", "500"}, "1000"},
 		{Frontend, "slim", []string{"0", "0"}, "0"},
+		{Frontend, "slim", []string{"", "0"}, "0"},
 		{Server, "slim", []string{"", "200"}, "mixed"},
 		{Frontend, "rate_lim", []string{"0", "100", "100"}, "mixed"},
 		{Frontend, "rate_lim", []string{"100", "100", "100"}, "300"},
@@ -65,6 +66,8 @@ func TestFieldsAreMergedByTheirRules(t *testing.T) {
 		{Server, "qtime_max", []string{"4", "9"}, "9"},
 		{Server, "lastsess", []string{never, "7", "3"}, "3"},
 		{Server, "lastsess", []string{never, never}, never},
+		{Server, "lastsess", []string{never, "18446744073709551615"}, "18446744073709551615"},
+		{Server, "lastsess", []string{"18446744073709551615", "7"}, "7"},
 		{Server, "lastchg", []string{"12", "10"}, "10"},
 		{Server, "weight", []string{"10", "10"}, "10"},
 		{Server, "weight", []string{"10", "20"}, "15"},
@@ -113,6 +116,10 @@ func TestAveragesWeighByRequests(t *testing.T) {
 		{[]string{"7 1 9", "7 3 9", "7 8 9"}, "7"},
 		{[]string{"-5 2 0", "-8 1 0"}, "-6"},
 		{[]string{"4000000000 4000000000000000000 0", "4000000000 4000000000000000000 0"}, "4000000000"},
+		// Sums of 64 bits would not do, neither of products nor of weights.
+		{[]string{"4611686018427387903 4 0", "100 1 0"}, "3689348814741910342"},
+		{slices.Concat(slices.Repeat([]string{"5 2305843009213693952 0"}, 4), slices.Repeat([]string{"9 2305843009213693952 0"}, 4)), "7"},
+		{[]string{"10 9223372036854775807 0", "20 1 0"}, "10"},
 		{[]string{" 5 5", "4 5 5"}, "4"},
 		{[]string{"x 5 5", "4 5 5"}, "mixed"},
 	} {
@@ -174,6 +181,64 @@ func TestRowsAreFoundWhateverTheirOrder(t *testing.T) {
 		if got := rows(m); !slices.Equal(got, want) {
 			t.Errorf("got\n%s", strings.Join(got, "\n"))
 		}
+	}
+}
+
+func TestOfRowsOfOneKeyTheNthBelongTogetherWhereTheOrderDiffers(t *testing.T) {
+	header := "# pxname,svname,stot,type,\n"
+	m := merge(t, parse(t, header+"x,s,1,2,\ny,s,9,2,\nx,s,2,2,\n\n"), parse(t, header+"x,s,10,2,\nx,s,20,2,\ny,s,90,2,\n\n"))
+	want := []string{
+		`server x/s pxname="x" stot="11" svname="s" type="2"`,
+		`server x/s pxname="x" stot="22" svname="s" type="2"`,
+		`server y/s pxname="y" stot="99" svname="s" type="2"`,
+	}
+	if got := rows(m); !slices.Equal(got, want) {
+		t.Errorf("got\n%s", strings.Join(got, "\n"))
+	}
+}
+
+func TestTablesThatWereMergedCountAllTheirProcesses(t *testing.T) {
+	of := func(qtime, requests, status string) *Table {
+		return one(t, Server, "qtime="+qtime, "req_tot="+requests, "status="+status)
+	}
+	pair := merge(t, of("10", "1", "UP"), of("20", "3", "DOWN"))
+	other := merge(t, of("40", "2", "DOWN"), of("50", "2", "UP"), of("50", "2", "DOWN"))
+	for _, m := range []*Table{merge(t, pair, other), merge(t, other, pair)} {
+		if m.Processes(0) != 5 || m.Text(0, m.Column("status")) != "DOWN 3/5, UP 2/5" || m.Text(0, m.Column("qtime")) != "35" {
+			t.Errorf("%d processes, %s, qtime %s", m.Processes(0), m.Text(0, m.Column("status")), m.Text(0, m.Column("qtime")))
+		}
+	}
+	// Neither do sums of the last merge stay in the memory that the next one uses.
+	var m Merger
+	out := new(Table)
+	for range 2 {
+		m.Reset(out)
+		for _, x := range []*Table{merge(t, of("1", "1", "UP"), of("3", "1", "UP")), pair} {
+			if err := m.Add(x); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := m.Table().Text(0, out.Column("qtime")); got != "12" { // 74 of 6, rounded
+			t.Errorf("qtime is %s", got)
+		}
+		m.Reset(out)
+		if err := m.Add(other); err != nil {
+			t.Fatal(err)
+		}
+		if got := m.Table().Text(0, out.Column("qtime")); got != "47" { // 280 of 6, rounded
+			t.Errorf("qtime is %s", got)
+		}
+	}
+}
+
+func TestANameThatAnotherVersionTagsAsAKeyIsShownWhereItDiffers(t *testing.T) {
+	rules := (*Rules)(nil).Learn(Tags{"guid": {Server: {Origin: 'K', Nature: 'N', Scope: 'S', Value: "str"}}}, "3.9")
+	m, err := Merge(rules, one(t, Server, "guid=a"), one(t, Server, "guid=b"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := m.Text(0, m.Column("guid")); got != "a 1/2, b 1/2" {
+		t.Errorf("got %s", got)
 	}
 }
 

@@ -256,10 +256,7 @@ func (t *Table) readRow(cells []int64, p int, mask *[maxColumns / 64]uint64) (ne
 			p = end
 			last := base+i == len(cells)-1
 			if data[p] == ',' {
-				p++
-				if last && !t.schema.trailing {
-					return 0, 0, errCells
-				}
+				p++ // behind the last, too: one comma more says nothing more
 			} else if !last || t.schema.trailing {
 				return 0, 0, errCells
 			}

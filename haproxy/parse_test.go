@@ -141,6 +141,19 @@ func TestWhatIsNoDumpIsRefused(t *testing.T) {
 	}
 }
 
+func TestACommaTooManyIsNoCell(t *testing.T) {
+	for _, row := range []string{"p,s,2,7", "p,s,2,", "p,s,2,x", `p,s,2,"7,8"`, "p,s,2,007"} {
+		want := parse(t, "# pxname,svname,type,novel\n"+row+"\n\n")
+		got, err := ParseCSV([]byte("# pxname,svname,type,novel\n" + row + ",\n\n"))
+		if err != nil || got.Len() != 1 || got.Text(0, 3) != want.Text(0, 3) {
+			t.Errorf("%s with a comma more: %v", row, err)
+		}
+		if _, err := ParseCSV([]byte("# pxname,svname,type,novel\n" + row + ",,\n\n")); err == nil {
+			t.Errorf("%s with two more is taken", row)
+		}
+	}
+}
+
 func TestARowOfTenMegabytesIsRead(t *testing.T) {
 	long := strings.Repeat("x", 10<<20)
 	tab := parse(t, "# pxname,svname,last_chk,type,\np,s,"+long+",2,\np,u,\""+long+"\",2,\n\n")

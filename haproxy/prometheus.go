@@ -158,18 +158,23 @@ type Part struct {
 
 // WritePrometheus writes the rows in the text format of Prometheus (version 0.0.4), with
 // the names and labels of HAProxy's own exporter where they mean the same. The metric
-// status counts the processes in a state; a backend's agg_server_status and agg_check_status
-// count its servers that one process at least sees in it. What the dump leaves empty and
-// what could not be merged is left out. Fields that the exporter does not have are written if Fields of
-// the view names them, as "haproxy_backend_" and the field, as gauges.
+// status, and of servers check_status, counts the processes in a state; a backend's
+// agg_server_status and agg_check_status count its servers that one process at least sees
+// in it. A frontend that is paused is PAUSED, not UP, and averages are those of the dump,
+// not too small before 512 requests, as the exporter's are. What the dump leaves empty and
+// what could not be merged is left out. Fields that the exporter does not have are written
+// if Fields of the view names them, as "haproxy_backend_" and the field, as gauges.
 //
 // Several parts, such as one a process, become one exposition; their labels must differ.
 func WritePrometheus(w io.Writer, parts ...Part) error {
 	p := promWriter{w: w, out: make([]byte, 0, writeSize+writeSize/4)}
 	for typ := range Other {
-		p.status(typ, parts)
+		p.states(typ, "status", parts)
 		last := ""
 		for _, m := range metrics() {
+			if m.field == "check_code" && typ == Server { // where the exporter has it
+				p.states(typ, "check_status", parts)
+			}
 			if m.types[typ] {
 				p.metric(typ, m, m.name != last, parts)
 				last = m.name
@@ -207,7 +212,7 @@ func (p *promWriter) more(typ Type, parts []Part) []metric {
 	for _, m := range metrics() {
 		seen[m.field] = m.types[typ] || seen[m.field]
 	}
-	seen["status"] = true
+	seen["status"], seen["check_status"] = true, typ == Server
 	for _, part := range parts {
 		for _, name := range part.View.Fields {
 			if !seen[name] && (typ != Backend || !isAggregate(name)) {
@@ -334,45 +339,52 @@ func (p *promWriter) label(sep, name string, value []byte) {
 	p.out = append(p.out, '"')
 }
 
-// status writes how many processes say which state.
-func (p *promWriter) status(typ Type, parts []Part) {
+// states writes how many processes say which state: of rows in field status, or of the
+// last check of servers in field check_status.
+func (p *promWriter) states(typ Type, field string, parts []Part) {
 	first := true
 	for _, part := range parts {
 		v := part.View
-		if v.Table.schema == nil || v.Table.schema.status < 0 || !v.wants("status") {
+		col := v.Table.Column(field)
+		if col < 0 || !v.wants(field) {
 			continue
 		}
 		for _, i := range v.Rows {
-			if v.Table.types[i] != typ {
+			if v.Table.types[i] != typ || field == "check_status" && v.Table.cell(i, col) == empty {
 				continue
 			}
 			if first {
-				p.header(typ, "status", "gauge")
+				p.header(typ, field, "gauge")
 				first = false
 			}
-			p.statusOf(typ, part, i)
+			p.statesOf(typ, field, part, i, col)
 			p.flush(writeSize)
 		}
 	}
 }
 
-func (p *promWriter) statusOf(typ Type, part Part, i int) {
+func (p *promWriter) statesOf(typ Type, field string, part Part, i, col int) {
 	states := statesOf(typ)
-	var known [8]int
+	if field == "check_status" {
+		states = checkStates
+	}
+	var known [16]int
 	var others []string
 	var counts []int
-	part.View.Table.States(i, func(state []byte, n int) {
-		word := exportedState(typ, state)
+	part.View.Table.values(i, col, func(state []byte, n int) {
+		word := exportedState(typ, trimProgress(state))
 		for k, s := range states {
 			if s == word {
 				known[k] += n
 				return
 			}
 		}
-		others, counts = append(others, word), append(counts, n)
+		if field == "status" { // of a check that was never made, the exporter writes no state
+			others, counts = append(others, word), append(counts, n)
+		}
 	})
 	write := func(state string, n int) {
-		p.labels(typ, "status", part, i)
+		p.labels(typ, field, part, i)
 		p.label(",", "state", []byte(state))
 		p.out = append(p.out, "} "...)
 		p.out = strconv.AppendInt(p.out, int64(n), 10)

@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -64,7 +63,7 @@ type Reply struct {
 	CSV []byte
 
 	buf   []byte // all that was read, to be used again
-	total int64  // of the counters that any traffic changes
+	marks marks  // of its rows, to be compared with those of the next
 }
 
 // Read reads the statistics of one target within the deadline of ctx, or
@@ -478,67 +477,6 @@ func (s *source) failed(ctx context.Context, what string, err error) error {
 		err = op.Err // the address is said already
 	}
 	return fmt.Errorf("haproxy: %s: %s: %w%s", s.name, what, err, hint)
-}
-
-// readMaster reads all workers through a master socket (management guide, 9.4).
-func (s *source) readMaster(ctx context.Context, deadline time.Time, replies []Reply) ([]Reply, error) {
-	data, err := s.ask(ctx, deadline, "show proc;quit\n", untilUnknown)
-	if err != nil {
-		return replies, err
-	}
-	workers := readWorkers(data)
-	if len(workers) == 0 {
-		s.master = false
-		return replies, fmt.Errorf("haproxy: %s: %w: it knows neither \"show stat\" nor workers: it answers %.80q",
-			s.name, ErrNotStats, firstLine(data))
-	}
-	s.keep(data)
-	var failures []error
-	for _, w := range workers {
-		prefix := "@!" + strconv.FormatInt(w.pid, 10) + " "
-		data, err := s.ask(ctx, deadline, prefix+"show info;"+prefix+"show stat;quit\n", untilUnknown)
-		if err == nil {
-			if w.old && bytes.HasPrefix(data, []byte("Can't find the target")) {
-				s.keep(data)
-				continue // it has ended since
-			}
-			var r Reply
-			if r, err = s.split(data); err == nil {
-				r.Process.Stopping = r.Process.Stopping || w.old
-				replies = append(replies, r)
-				continue
-			}
-		}
-		failures = append(failures, fmt.Errorf("worker %d: %w", w.pid, err))
-	}
-	return replies, errors.Join(failures...)
-}
-
-type worker struct {
-	pid int64
-	old bool
-}
-
-// readWorkers reads the answer to "show proc".
-func readWorkers(data []byte) []worker {
-	var out []worker
-	old := false
-	for line := range bytes.Lines(data) {
-		line = bytes.TrimSpace(line)
-		if bytes.HasPrefix(line, []byte("#")) {
-			old = bytes.HasPrefix(line, []byte("# old workers"))
-			continue
-		}
-		f := bytes.Fields(line)
-		// Before HAProxy 2.5 an old worker's type is "[was: 1]", a worker's "worker".
-		if len(f) < 2 || string(f[1]) != "worker" && !bytes.HasPrefix(f[1], []byte("[was:")) {
-			continue
-		}
-		if pid, ok := parseNumber(f[0]); ok && pid > 0 {
-			out = append(out, worker{pid, old})
-		}
-	}
-	return out
 }
 
 // get reads a stats page as CSV. The page ends without a blank line; that it is whole

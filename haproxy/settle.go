@@ -112,12 +112,11 @@ func (c *Collector) settleSlot(s *slot, out *Table) {
 // before, whose memory is then free for the target that is read next.
 func (s *slot) supersede(r *Reply) {
 	p := s.find(&r.Process)
-	if p == nil || p.raw == nil || p.seen || s.failed || r.total < p.total {
+	if p == nil || p.raw == nil || p.seen || s.failed || r.marks.wentBack(&p.marks) {
 		return // settleProcess has more to do
 	}
 	p.seen = true
-	s.source.keep(p.buf)
-	p.Process, p.raw, p.buf, p.total = r.Process, r.CSV, r.buf, r.total
+	s.remember(p, r)
 	r.buf = nil // it is the process's now
 }
 
@@ -143,32 +142,23 @@ func (c *Collector) settleProcess(s *slot, r *Reply) {
 		if c.polls > 0 && (!restarted || time.Duration(r.Process.Uptime)*time.Second > age) {
 			c.found.arrived = append(c.found.arrived, arrival{now: r.CSV})
 		}
-	case r.total < p.total:
+	case r.marks.wentBack(&p.marks):
 		c.carryDump(p.raw, r.CSV)
 	case s.failed:
 		// What it counted unseen did not happen within one interval.
 		before := append([]byte(nil), p.raw...)
 		c.found.arrived = append(c.found.arrived, arrival{now: r.CSV, before: before})
 	}
-	s.source.keep(p.buf)
-	p.Process, p.raw, p.buf, p.total = r.Process, r.CSV, r.buf, r.total
+	s.remember(p, r)
 }
 
-// total sums the counters that any traffic changes.
-func (t *Table) total() int64 {
-	var n int64
-	for _, name := range [...]string{"stot", "bin", "bout", "req_tot"} {
-		col := t.Column(name)
-		if col < 0 {
-			continue
-		}
-		for i := range t.rows {
-			if c := t.cell(i, col); isNumber(c) {
-				n += c
-			}
-		}
+// remember keeps a reply as the last of its process.
+func (s *slot) remember(p *process, r *Reply) {
+	s.source.keep(p.buf)
+	if p.marks.rows != nil {
+		s.spare = append(s.spare, p.marks.rows)
 	}
-	return n
+	p.Process, p.raw, p.buf, p.marks = r.Process, r.CSV, r.buf, r.marks
 }
 
 func (c *Collector) parse(t *Table, raw []byte) error {

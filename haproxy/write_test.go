@@ -186,3 +186,28 @@ func TestWritersSayWhenTheyCannotWrite(t *testing.T) {
 		t.Errorf("%v", got)
 	}
 }
+
+func TestFieldsAreQuotedWhereCSVNeedsIt(t *testing.T) {
+	for field, want := range map[string]string{
+		"plain": "plain", "two words": "two words", "a,b": `"a,b"`, `a"b`: `"a""b"`, "a\nb": "\"a\nb\"", "a\rb": "\"a\rb\"", `"`: `""""`, "": "",
+	} {
+		if got := string(appendQuoted(nil, []byte(field))); got != want {
+			t.Errorf("%q is written as %s, want %s", field, got, want)
+		}
+	}
+}
+
+func TestErrorsAreSortedByTheSumOfAllKinds(t *testing.T) {
+	table := parse(t, "# pxname,svname,type,ereq,econ,eresp,eint\na,FRONTEND,0,1,,,0\nb,FRONTEND,0,0,,,9\nc,BACKEND,1,,3,2,0\nd,BACKEND,1,,0,4,0\n\n")
+	v := table.View(Filter{})
+	if err := v.Sort("errors"); err != nil {
+		t.Fatal(err)
+	}
+	var got []byte
+	for _, i := range v.Rows {
+		got = append(got, table.Proxy(i)...)
+	}
+	if string(got) != "bcda" {
+		t.Errorf("the order is %s", got)
+	}
+}

@@ -41,23 +41,9 @@ type sortOrder struct {
 	less func(a, b *row) int
 }
 
+// descending puts NaN last.
 func descending(value func(r *row) float64) func(a, b *row) int {
-	return func(a, b *row) int { return compare(value(b), value(a)) }
-}
-
-// compare orders numbers, and NaN as less than all.
-func compare(a, b float64) int {
-	if math.IsNaN(a) || math.IsNaN(b) {
-		return cmp.Compare(b2f(!math.IsNaN(a)), b2f(!math.IsNaN(b)))
-	}
-	return cmp.Compare(a, b)
-}
-
-func b2f(b bool) float64 {
-	if b {
-		return 1
-	}
-	return 0
+	return func(a, b *row) int { return cmp.Compare(value(b), value(a)) }
 }
 
 var orders = []sortOrder{

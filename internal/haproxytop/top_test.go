@@ -4,9 +4,11 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -219,5 +221,90 @@ func TestShortNumbersHaveFiveCharacters(t *testing.T) {
 		if got := short(x); got != want {
 			t.Errorf("short(%g) = %s, want %s", x, got, want)
 		}
+	}
+}
+
+// TestTheFirstLineAddsUpFrontendsAlone, as a request passes a listener, a frontend, a backend
+// and a server.
+func TestTheFirstLineAddsUpFrontendsAlone(t *testing.T) {
+	m, c := shown(t)
+	c.Use(func(s *haproxy.Snapshot) {
+		col := s.Table.Column("req_tot")
+		want, ok := s.Rate(0, col) // of www, the only frontend
+		if !ok || m.sum.requests != want || m.sum.current != 4 || m.sum.in <= 0 {
+			t.Errorf("%g requests a second, want %g; %d sessions, want 4; %g bytes", m.sum.requests, want, m.sum.current, m.sum.in)
+		}
+	})
+}
+
+func TestARateIsOfRequestsOrOfSessionsWhereNoneAreCounted(t *testing.T) {
+	for _, c := range []struct{ requests, sessions, want float64 }{
+		{3, 5, 3}, {math.NaN(), 5, 5}, {0, 5, 5}, {0, 0, 0},
+	} {
+		r := row{requests: c.requests, sessions: c.sessions}
+		if got := r.rate(); got != c.want {
+			t.Errorf("of %g requests and %g sessions: %g", c.requests, c.sessions, got)
+		}
+	}
+}
+
+func TestAProcessHasRatesOfItsOwn(t *testing.T) {
+	var stot atomic.Int64
+	path := process(t, 1, func() string {
+		return fmt.Sprintf("tcp,FRONTEND,,2,100,%d,0,0,0,,,OPEN,0,,0,0,,\n", stot.Load()) // without req_tot
+	})
+	c, err := haproxy.New(haproxy.Config{FixedRules: true, KeepProcesses: true, Targets: []haproxy.Target{{Address: path}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	m := &model{}
+	var last time.Time
+	for k, step := range []struct {
+		stot  int64
+		grown float64 // NaN for no rate
+	}{
+		{1000, math.NaN()}, {1500, 500}, {1500, 0}, {20, math.NaN()}, {50, 30},
+	} {
+		stot.Store(step.stot)
+		if err := c.Poll(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		if k == 0 {
+			c.Use(m.take)
+			m.press("enter")
+		}
+		c.Use(m.take)
+		got := m.members[0].rate
+		want := step.grown / m.at.Sub(last).Seconds()
+		if k > 0 && got != want && !(math.IsNaN(got) && math.IsNaN(want)) {
+			t.Errorf("poll %d: %g a second, want %g", k, got, want)
+		}
+		last = m.at
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+func TestTheRowThatIsChosenIsOnTheScreen(t *testing.T) {
+	m := &model{at: time.Now(), targets: 3, missing: []string{"two"}}
+	for k := range 40 {
+		m.all = append(m.all, row{rowKey: rowKey{haproxy.Backend, fmt.Sprintf("be-%02d", k), "BACKEND"}})
+	}
+	m.arrange()
+	for step, key := range slices.Concat(slices.Repeat([]string{"down"}, 45), slices.Repeat([]string{"up"}, 45), []string{"pagedown", "pagedown", "end", "pageup", "home"}) {
+		m.press(key)
+		lines := m.draw(80, 20)
+		chosen := 0
+		for _, l := range lines {
+			if len(l) > 0 && l[0].style&selected != 0 && strings.HasPrefix(l[0].text, m.selected.proxy) {
+				chosen++
+			}
+		}
+		if chosen != 1 || len(lines) != 20 {
+			t.Fatalf("step %d, %s: %s is chosen %d times on\n%s", step, key, m.selected.proxy, chosen, text(lines))
+		}
+	}
+	if screen := text(m.draw(80, 20)); !strings.Contains(screen, "2 of 3 targets") || !strings.Contains(screen, "missing: two") {
+		t.Errorf("a target is missing on\n%s", screen)
 	}
 }
