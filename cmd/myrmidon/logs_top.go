@@ -42,6 +42,7 @@ all formats: addresses without ports, and the URL's host and path, without port 
 	}
 	f.add(c.Flags(), c)
 	c.Flags().StringSliceVar(&by, "by", nil, "the fields, such as target,status,path")
+	mustComplete(c.RegisterFlagCompletionFunc("by", completeFields))
 	c.Flags().IntVarP(&most, "number", "n", 20, "how many are shown; 0 means all")
 	needs(c, "by", "name what is counted: --by target,status,path")
 	return c
