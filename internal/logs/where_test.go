@@ -195,11 +195,12 @@ func TestObjectsAreChosenByTheirTime(t *testing.T) {
 	day := "AWSLogs/1/elasticloadbalancing/eu-west-1/2026/11/20/1_elasticloadbalancing_eu-west-1_app.web.50dc_"
 	for key, want := range map[string]bool{
 		day + "20261120T1155Z_10.0.0.1_abc.log.gz":   true, // the slack of clocks
-		day + "20261120T1150Z_10.0.0.1_abc.log.gz":   false,
+		day + "20261120T1154Z_10.0.0.1_abc.log.gz":   false,
 		day + "20261120T1200Z_10.0.0.1_abc.log.gz":   true,
 		day + "20261120T1300Z_10.0.0.1_abc.log.gz":   true,
 		day + "20261120T1400Z_10.0.0.1_abc.log.gz":   true, // an hour's interval
-		day + "20261120T1410Z_10.0.0.1_abc.log.gz":   false,
+		day + "20261120T1404Z_10.0.0.1_abc.log.gz":   true,
+		day + "20261120T1405Z_10.0.0.1_abc.log.gz":   false,
 		"s3/2026-11-20-12-30-00-0123456789ABCDEF":    true,
 		"s3/2026-11-20-11-30-00-0123456789ABCDEF":    false,
 		"s3/2026-11-21-12-30-00-0123456789ABCDEF":    true, // best effort: hours late
@@ -225,5 +226,16 @@ func TestObjectsAreChosenByTheirTime(t *testing.T) {
 		if got := f.jump(key); got != want {
 			t.Errorf("from %s the listing goes on behind %s, want %s", key, got, want)
 		}
+	}
+	// What began before midnight is in the folder of the day before.
+	f.Since = time.Date(2026, 11, 20, 0, 30, 0, 0, time.FixedZone("", 3600))
+	for key, want := range map[string]string{"a/2026/11/01/x": "a/2026/11/19", "a/2026/11/18/x": "a/2026/11/19", "a/2026/11/19/x": "a/2026/11/19/x"} {
+		if got := f.jump(key); got != want {
+			t.Errorf("since %v, from %s the listing goes on behind %s, want %s", f.Since, key, got, want)
+		}
+	}
+	f.Since = time.Date(2026, 11, 20, 0, 30, 0, 0, time.UTC)
+	if got := f.jump("a/2026/11/01/x"); got != "a/2026/11/19" {
+		t.Errorf("since %v, the listing goes on behind %s", f.Since, got)
 	}
 }
