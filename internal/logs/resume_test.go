@@ -1,14 +1,20 @@
 package logs
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
+	"slices"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"testing/synctest"
 	"time"
 
 	"myrmidon"
+	"myrmidon/object"
 	"myrmidon/sink"
 )
 
@@ -130,5 +136,135 @@ func TestAThousandRejectsAreKept(t *testing.T) {
 	}
 	if got := c.Rejects[0].Reason; got != strings.Repeat("é", 150)+"…" {
 		t.Errorf("a long reason becomes %q", got)
+	}
+}
+
+// TestATimeIsTheLines, to the microsecond and in UTC, under either kind of names.
+func TestATimeIsTheLines(t *testing.T) {
+	at := noon.Add(7*time.Second + 999_600*time.Microsecond)
+	for _, filter := range []Filter{{}, {ECS: true}, {ECS: true, Fields: []string{"client_ip"}}} {
+		p, err := filter.Prepare()
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := parsed(t, albLine(at, 200, "https://h:443/", "a"))
+		when, ok := r.Time()
+		var doc struct {
+			Time string `json:"@timestamp"`
+		}
+		text := newPrefix("s3://b/k", "etag", filter.ECS).document(p, r, when)
+		if err := json.Unmarshal(text, &doc); err != nil || !ok || doc.Time != "2026-11-20T12:00:07.999600Z" {
+			t.Errorf("%+v: %v, %s", filter, err, text)
+		}
+	}
+}
+
+// TestAFollowerGoesOnBehindWhatArrived: the store broke off, and a destination that confirms nothing
+// has closed in order since.
+func TestAFollowerGoesOnBehindWhatArrived(t *testing.T) {
+	b, u := newUnsure(t)
+	text := someLines(50)
+	b.put("k", []byte(text))
+	half := int64(strings.Index(text, "https://h:443/25 "))
+	store := &breaking{Mem: b.store, at: half}
+	cfg := b.config(u)
+	cfg.OpenBucket = func(string) (object.Store, error) { return store, nil }
+	f, err := cfg.NewFollower(b.spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Ship(t.Context(), b.spec.Address, "k"); !errors.Is(err, errReset) {
+		t.Errorf("Ship of an object that breaks off: %v", err)
+	}
+	if len(b.sink.docs) != 25 {
+		t.Errorf("%d lines have arrived before the break, want 25", len(b.sink.docs))
+	}
+	store.at = -1
+	if got, err := f.Ship(t.Context(), b.spec.Address, "k"); err != nil || got.Counts.Acked != 50 {
+		t.Errorf("%v, %+v", err, got)
+	}
+	if twice := b.delivered("k", text); twice > 0 {
+		t.Errorf("%d lines came twice", twice)
+	}
+}
+
+// breaking is a store whose objects break off at a byte, unless that is -1.
+type breaking struct {
+	*object.Mem
+	at int64
+}
+
+func (s *breaking) Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, object.Info, error) {
+	raw, info, err := s.Mem.Get(ctx, key, offset, length)
+	if err != nil || s.at < 0 {
+		return raw, info, err
+	}
+	return struct {
+		io.Reader
+		io.Closer
+	}{io.MultiReader(io.LimitReader(raw, s.at-offset), iotest.ErrReader(errReset)), raw}, info, nil
+}
+
+func TestASourcesErrorIsOfItsLastObject(t *testing.T) {
+	s := NewSourceCount("a", "s3://a")
+	for i, err := range []error{errReset, nil, errReset} {
+		s.Begin()
+		s.End(Shipped{Counts: Counts{Encountered: 1, Parsed: 1, Acked: 1}}, err)
+		want := ""
+		if err != nil {
+			want = err.Error()
+		}
+		if got := s.Summary(); got.LastError != want || got.Lines.Acked != int64(i+1)/2 || got.Objects.Read != int64(i+1)/2 {
+			t.Errorf("after object %d: %+v", i+1, got)
+		}
+	}
+}
+
+// TestAPackedObjectThatBreaksOffIsNotDamaged: it is the store that failed, for now.
+func TestAPackedObjectThatBreaksOffIsNotDamaged(t *testing.T) {
+	b := newBench(t)
+	text := someLines(500)
+	body := packed(t, text)
+	b.put("k", body)
+	store := &breaking{Mem: b.store}
+	cfg := b.config(b.sink)
+	cfg.OpenBucket = func(string) (object.Store, error) { return store, nil }
+	f, err := cfg.NewFollower(b.spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, store.at = range []int64{0, 1, 5, int64(len(body)) / 2, int64(len(body)) - 1} {
+		if got, err := f.Ship(t.Context(), b.spec.Address, "k"); !errors.Is(err, errReset) || myrmidon.IsPermanent(err) {
+			t.Errorf("broken off at byte %d of %d: %v, %+v", store.at, len(body), err, got)
+		}
+	}
+	store.at = -1
+	if got, err := f.Ship(t.Context(), b.spec.Address, "k"); err != nil || got.Counts.Acked != 500 || len(got.Rejects) > 0 {
+		t.Errorf("%v, %+v", err, got)
+	}
+	if twice := b.delivered("k", text); twice > 0 {
+		t.Errorf("%d lines came twice", twice)
+	}
+}
+
+func TestAJobIsBounded(t *testing.T) {
+	sizes := []int64{20 << 20, 12 << 20, 1, 40 << 20, 16 << 20, 16 << 20}
+	var objects []object.Info
+	for i, size := range sizes {
+		objects = append(objects, object.Info{Key: fmt.Sprint(i), Size: size})
+	}
+	for range 33 {
+		objects = append(objects, object.Info{Key: "small"})
+	}
+	jobs, err := new(Spec).jobs(objects)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []uint32
+	for _, j := range jobs {
+		got = append(got, j.Count)
+	}
+	if want := []uint32{2, 1, 1, 16, 16, 3}; !slices.Equal(got, want) {
+		t.Errorf("jobs of %v objects, want %v", got, want)
 	}
 }

@@ -1,0 +1,68 @@
+package notify
+
+import (
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"myrmidon/object"
+)
+
+// TestAFullDiskKeepsWhatWasThere: an event that is half on disk would have been answered.
+func TestAFullDiskKeepsWhatWasThere(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "event.json")
+	if err := writeSynced(file, []byte("first")); err != nil {
+		t.Fatal(err)
+	}
+	signal.Ignore(syscall.SIGXFSZ)
+	defer signal.Reset(syscall.SIGXFSZ)
+	var was syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_FSIZE, &was); err != nil {
+		t.Fatal(err)
+	}
+	less := was
+	less.Cur = 10
+	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &less); err != nil {
+		t.Fatal(err)
+	}
+	err := writeSynced(file, []byte(strings.Repeat("second", 10)))
+	if back := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &was); back != nil {
+		t.Fatal(back)
+	}
+	data, readErr := os.ReadFile(file)
+	if err == nil || readErr != nil || string(data) != "first" {
+		t.Errorf("writeSynced: %v; the file has %q, %v", err, data, readErr)
+	}
+}
+
+// TestWhatIsLookedAtAgainIsDoneOnce: the overlap is remembered whole, and not more.
+func TestWhatIsLookedAtAgainIsDoneOnce(t *testing.T) {
+	now := time.Now()
+	objectOf := func(key string, age time.Duration) object.Info {
+		return object.Info{Key: key, ETag: "e", Modified: now.Add(-age)}
+	}
+	newest, edge, old := objectOf("newest", 0), objectOf("edge", overlap), objectOf("old", overlap+time.Second)
+	var s Seen
+	for _, o := range []object.Info{old, edge, newest} {
+		s.Finish(o)
+	}
+	if !s.Advance(now.Add(time.Hour)) || !s.Newest.Equal(newest.Modified) {
+		t.Fatalf("the mark is at %v, want %v", s.Newest, newest.Modified)
+	}
+	after := s.After(time.Time{})
+	for _, o := range []object.Info{old, edge, newest} {
+		if s.New(o, after) {
+			t.Errorf("%s is done, and new", o.Key)
+		}
+	}
+	if edge.ETag = "replaced"; !s.New(edge, after) {
+		t.Error("what was replaced is not new")
+	}
+	if _, known := s.Done[old.Key]; known || len(s.Done) != 2 {
+		t.Errorf("%v are remembered, and %v is never looked at", s.Done, old.Key)
+	}
+}
