@@ -1,6 +1,8 @@
 package notify
 
 import (
+	"context"
+	"errors"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -9,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"myrmidon/internal/testkit/sqsstub"
 	"myrmidon/object"
 )
 
@@ -64,5 +67,41 @@ func TestWhatIsLookedAtAgainIsDoneOnce(t *testing.T) {
 	}
 	if _, known := s.Done[old.Key]; known || len(s.Done) != 2 {
 		t.Errorf("%v are remembered, and %v is never looked at", s.Done, old.Key)
+	}
+}
+
+// TestAMessageStaysForEachOfItsObjects: the last one being done says nothing of those before.
+func TestAMessageStaysForEachOfItsObjects(t *testing.T) {
+	stub := new(sqsstub.Queue)
+	stub.Put(put("a", "bad", "c"))
+	f, _ := queueFeed(t, config(1), stub, "logs")
+	var came calls
+	run(t, f, func(_ context.Context, o Object) error {
+		if n := came.add(o.Key); o.Key == "bad" && n < 3 {
+			return errors.New("not now")
+		}
+		return nil
+	})
+	until(t, "the message is deleted", func() bool { return stub.Deleted() == 1 })
+	if came.of("bad") != 3 || came.of("c") != 3 {
+		t.Errorf("the object that failed twice came %d times, the one behind it %d times, want 3", came.of("bad"), came.of("c"))
+	}
+}
+
+// TestWhatIsDoneWhenAllIsCutOffIsDeleted: else it comes again to somebody else.
+func TestWhatIsDoneWhenAllIsCutOffIsDeleted(t *testing.T) {
+	stub := new(sqsstub.Queue)
+	stub.Put(put("a"))
+	f, _ := queueFeed(t, config(1), stub, "logs")
+	working, cut := context.WithCancel(t.Context())
+	defer cut()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		f.Run(working, working, func(context.Context, Object) error { cut(); return nil }, func(error) {})
+	}()
+	<-ended
+	if stub.Deleted() != 1 {
+		t.Error("a message whose object is done is not deleted")
 	}
 }
