@@ -60,6 +60,9 @@ func (a *app) topLogs(ctx context.Context, filter logs.Filter, by []string, most
 	if most < 0 {
 		return usage(fmt.Errorf("-n %d: a number from 0 on", most))
 	}
+	if len(by) == 0 { // as a variable that is empty gives it
+		return usage(errors.New("--by names no field: --by target,status,path"))
+	}
 	for _, field := range by {
 		if _, err := (logs.Filter{Fields: []string{field}}).Prepare(); err != nil {
 			return usage(err)
