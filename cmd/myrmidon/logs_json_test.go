@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -54,5 +55,22 @@ func TestFieldsAreListedAsJSONAndCompleted(t *testing.T) {
 		if err != nil || !strings.HasPrefix(string(out), "status,elb_status_code\n:") {
 			t.Errorf("%s: %v\n%s", flag, err, out)
 		}
+	}
+}
+
+// TestTooManyValuesAreSaid: counts that leave lines out are not passed off as all.
+func TestTooManyValuesAreSaid(t *testing.T) {
+	s := newLogShop(t, 0, 0)
+	var in bytes.Buffer
+	for i := range topKeys + 5 {
+		fmt.Fprintf(&in, "2026-03-01T10:20:30.123456Z 10.0.%d.%d %d 443 - - - - - - Failed:ClientCertUntrusted TID_1\n", i>>8&255, i&255, 1024+i>>16)
+	}
+	c := s.command("logs", "top", "--by", "client,client_port", "-n", "1", "-q", "--json")
+	c.Stdin = &in
+	var told bytes.Buffer
+	c.Stderr = &told
+	out, err := c.Output()
+	if status(err) != 1 || bytes.Count(out, []byte("\n")) != 1 || !strings.Contains(told.String(), "5 lines of later ones are not counted") {
+		t.Errorf("%v\n%s%s", err, out, told.String())
 	}
 }
