@@ -103,6 +103,12 @@ func TestAnAuditFindsWhatADestinationLacks(t *testing.T) {
 	s.s3.Bucket(t, "archive")
 	s.run(0, "logs", "ship", "s3://logs/AWSLogs/", "--to", "s3://archive/alb", "-q")
 	s.audit(0, "s3://logs/AWSLogs/", "--to", "s3://archive/alb", "--since", "2026-11-20", "--until", "2026-11-21")
+	hour := filepath.Join(s.s3.Dir(), "archive/alb/2026/11/20/12", "20261120T1200*Z-*.ndjson")
+	if all, err := filepath.Glob(hour + "*"); err != nil || len(all) == 0 {
+		t.Errorf("nothing is %s.gz: %v", hour, err)
+	} else if plain, err := filepath.Glob(hour); err != nil || len(plain) > 0 {
+		t.Errorf("%v are not packed: %v", plain, err)
+	}
 	// A time is one of milliseconds, on both sides.
 	_, sum = s.audit(0, "s3://logs/AWSLogs/", "--to", "s3://archive/alb", "--since", "2026-11-20T12:00:00.0701Z", "--until", "2026-11-20T12:00:00.1309Z")
 	if sum.Lines != 60 || sum.Found != 60 {

@@ -136,6 +136,9 @@ func TestQueriesAreRedacted(t *testing.T) {
 		t.Fatal(err)
 	}
 	doc := string(p.Append(nil, parsed(t, albLine(noon, 200, "https://h/p=1?token=s3cret&b&c=&d=s3=cret", "a?b=c"))))
+	if frag := string(p.Append(nil, parsed(t, albLine(noon, 200, "https://h/p?a=b#c=d", "a")))); !strings.Contains(frag, `"https://h/p?a=X#c=X"`) {
+		t.Error(frag)
+	}
 	if !strings.Contains(doc, "https://h/p=1?token=XXXXXX&X&c=&d=XXXXXXX\"") || strings.Contains(doc, "s3") || !strings.Contains(doc, "a?b=c") {
 		t.Error(doc)
 	}
