@@ -105,3 +105,16 @@ func TestWhatIsDoneWhenAllIsCutOffIsDeleted(t *testing.T) {
 		t.Error("a message whose object is done is not deleted")
 	}
 }
+
+// TestWhatIsFoundAndNotDoneComesAgain: lines that could not be parked are not listed yet.
+func TestWhatIsFoundAndNotDoneComesAgain(t *testing.T) {
+	var d Done
+	o := Object{Bucket: "b", Key: "k", ETag: "e", Sequencer: "1"}
+	full, calls := errors.New("the disk is full"), 0
+	for i, want := range []error{full, nil, nil} {
+		err := d.Once(t.Context(), "s3://b/k", o, func() (string, error) { calls++; return "e", want })
+		if !errors.Is(err, want) || calls != min(i+1, 2) {
+			t.Errorf("time %d: %v after %d calls, want %v", i+1, err, calls, want)
+		}
+	}
+}
