@@ -33,6 +33,8 @@ func TestConditions(t *testing.T) {
 	r := parsed(t, albLine(noon, 503, "https://www.example.com:443/a?x=1", "curl/7.46.0"))
 	for text, want := range map[string]bool{
 		`elb_status_code >= 500`: true, `elb_status_code < 500`: false, `elb_status_code == 503.0`: true, `elb_status_code != 503`: false,
+		`elb_status_code <= 503`: true, `elb_status_code <= 502`: false, `elb_status_code > 503`: false, `elb_status_code < 503`: false,
+		`user_agent <= "curl/7.46.0"`: true, `user_agent < "curl/7.46.0"`: false, `time <= "2026-11-20T12:00:00Z"`: true,
 		`http.response.status_code > 502`:                                           true,
 		`user_agent contains "curl"`:                                                true,
 		`user_agent =~ "^curl/[0-9.]+$"`:                                            true,

@@ -3,6 +3,7 @@ package notify
 import (
 	"context"
 	"errors"
+	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -116,5 +117,72 @@ func TestWhatIsFoundAndNotDoneComesAgain(t *testing.T) {
 		if !errors.Is(err, want) || calls != min(i+1, 2) {
 			t.Errorf("time %d: %v after %d calls, want %v", i+1, err, calls, want)
 		}
+	}
+}
+
+// TestAnOldObjectThatFailsStaysKnown, also where it fails before its pass has ended: the mark would
+// leave it behind.
+func TestAnOldObjectThatFailsStaysKnown(t *testing.T) {
+	now := time.Now()
+	old := object.Info{Key: "old", ETag: "e", Modified: now.Add(-50 * time.Minute)}
+	young := object.Info{Key: "young", ETag: "e", Modified: now.Add(-time.Minute)}
+	var came, failed calls
+	passes := 0
+	cfg := ListingConfig{
+		Name: "here", File: filepath.Join(t.TempDir(), "seen.json"), Every: 5 * time.Millisecond,
+		List: func(ctx context.Context, _ time.Time, fn func(object.Info) error) error {
+			if err := errors.Join(fn(old), fn(young)); err != nil {
+				return err
+			}
+			passes++
+			for failed.of("old") < passes && ctx.Err() == nil && passes < 5 {
+				time.Sleep(time.Millisecond)
+			}
+			time.Sleep(2 * time.Millisecond) // what has failed is noted
+			return nil
+		},
+	}
+	f, err := config(2).Listing(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	end := run(t, f, func(_ context.Context, o Object) error {
+		if came.add(o.Key); o.Key == "young" {
+			return nil
+		}
+		failed.add(o.Key)
+		return errors.New("not now")
+	})
+	until(t, "the old one came five times", func() bool { return came.of("old") >= 5 })
+	end()
+	if came.of("young") != 1 {
+		t.Errorf("what was done came %d times", came.of("young"))
+	}
+}
+
+// TestAnEventThatIsCutOffStaysOnDisk: it was answered, and nobody sends it again.
+func TestAnEventThatIsCutOffStaysOnDisk(t *testing.T) {
+	dir := t.TempDir()
+	f, err := config(1).Webhook(WebhookConfig{Address: "webhook://127.0.0.1:0/s3", Dir: filepath.Join(dir, "events")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	working, cut := context.WithCancel(t.Context())
+	defer cut()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		f.Run(working, working, func(ctx context.Context, _ Object) error { cut(); <-ctx.Done(); return ctx.Err() }, func(error) {})
+	}()
+	resp, err := http.Post("http://"+strings.TrimPrefix(f.String(), "webhook://"), "application/json", strings.NewReader(put("a")))
+	if err == nil {
+		err = resp.Body.Close()
+	}
+	if err != nil || resp.StatusCode != http.StatusOK {
+		t.Fatalf("the event is not taken: %v", err)
+	}
+	<-ended
+	if left := LeftIn(dir); len(left) != 1 || left[0].Events != 1 {
+		t.Errorf("left on disk: %v, want the event", left)
 	}
 }
