@@ -23,8 +23,9 @@ import (
 type FileConfig struct {
 	Path string
 	// RotateBytes and RotateAfter put the file aside before it becomes larger, or once it
-	// has been written to for so long: never if 0. It is then called after the time, as
-	// in out-20261121T190000.000Z.ndjson for out.ndjson; nothing is ever deleted.
+	// has been written to for so long: never if 0. What one Send has stays together, also
+	// where that alone is more. What was put aside is called after the time, as in
+	// out-20261121T190000.000Z.ndjson for out.ndjson; nothing is ever deleted.
 	RotateBytes int64
 	RotateAfter time.Duration
 	// TimeField, if not "", adds the record's time to each document, as its first member.

@@ -329,10 +329,7 @@ func (b *Batcher) doneNone(l *lane, batch []item, epoch int, err error) {
 		l.failures++
 		l.hold = now.Add(max(myrmidon.AsFailure(err).After, b.backoff(l.failures)))
 	}
-	for i := range batch {
-		batch[i].at = now
-	}
-	l.keep(batch)
+	l.keep(batch) // each is due: it was sent
 	b.lose(now, err)
 	l.wake.Signal()
 }

@@ -317,8 +317,9 @@ func TestAFilesEndIsMended(t *testing.T) {
 
 func TestAFileIsPutAside(t *testing.T) {
 	for name, cfg := range map[string]sink.FileConfig{
-		"by size": {RotateBytes: 25},
-		"by time": {RotateAfter: time.Nanosecond},
+		"by size":        {RotateBytes: 2 * int64(len(texts(1)[0])+1)}, // two lines fit
+		"by little size": {RotateBytes: 1},
+		"by time":        {RotateAfter: time.Nanosecond},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -343,8 +344,12 @@ func TestAFileIsPutAside(t *testing.T) {
 			var got []string
 			for _, f := range files {
 				data, err := os.ReadFile(f)
-				if err != nil || cfg.RotateBytes > 0 && int64(len(data)) > cfg.RotateBytes || !bytes.HasSuffix(data, []byte("\n")) {
-					t.Errorf("%s holds %d bytes, %v", f, len(data), err)
+				want := 1
+				if name == "by size" && f != cfg.Path {
+					want = 2
+				}
+				if n := len(lines(data)); err != nil || n != want || !bytes.HasSuffix(data, []byte("\n")) {
+					t.Errorf("%s holds %d bytes, %v; want %d lines", f, len(data), err, want)
 				}
 				got = append(got, lines(data)...)
 			}

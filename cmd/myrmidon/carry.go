@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -364,17 +365,19 @@ func (c *carrier) report(rep *engine.Report) {
 		c.explainEnd(rep)
 	}
 	if c.json {
-		c.printJSON(rep)
+		c.printJSONTo(c.results(rep), rep)
 	}
 }
 
-func (a *app) printJSON(v any) {
+func (a *app) printJSON(v any) { a.printJSONTo(a.stdout, v) }
+
+func (a *app) printJSONTo(w io.Writer, v any) {
 	data, err := json.Marshal(v)
 	if err != nil {
 		a.complain(err)
 		return
 	}
-	fmt.Fprintln(a.stdout, string(data))
+	fmt.Fprintln(w, string(data))
 }
 
 // explainEnd says on stderr why a run did not succeed.

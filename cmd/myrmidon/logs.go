@@ -59,12 +59,43 @@ func (f *logFlags) add(fl *pflag.FlagSet, c *cobra.Command) {
 }
 
 // addShape adds the flags that say what becomes of a line.
-func (f *logFlags) addShape(fl *pflag.FlagSet) {
+func (f *logFlags) addShape(fl *pflag.FlagSet, c *cobra.Command) {
 	fl.BoolVar(&f.ecs, "ecs", false, "names of the Elastic Common Schema: source.ip instead of client_ip")
 	fl.StringSliceVar(&f.fields, "fields", nil, "only these fields, such as time,client_ip,elb_status_code (myrmidon logs fields lists them); a short name stands for the field that holds it")
+	mustComplete(c.RegisterFlagCompletionFunc("fields", completeFields))
 	fl.BoolVar(&f.redact, "redact-query", false, "overwrite the values in queries of URLs with X")
 	fl.StringArrayVar(&f.geoip, "geoip", nil, "database of addresses in MaxMind's format, such as GeoLite2-City.mmdb: adds client_country, client_city, client_asn and such (may be given again)")
 	fl.StringVar(&f.userAgent, "user-agent", "", "rules of user agents, uap-core's regexes.yaml, or builtin: adds user_agent_name, user_agent_os, user_agent_device and such")
+}
+
+// completeFields completes the last of some names of fields, short ones first.
+func completeFields(_ *cobra.Command, _ []string, text string) (out []string, _ cobra.ShellCompDirective) {
+	before := text[:strings.LastIndexByte(text, ',')+1]
+	known := make(map[string]bool)
+	offer := func(name string) {
+		if name = before + name; !known[name] && strings.HasPrefix(name, text) {
+			known[name] = true
+			out = append(out, name)
+		}
+	}
+	for _, short := range []bool{true, false} {
+		for _, name := range formatNames() {
+			format, err := elb.ParseFormat(name)
+			if err != nil {
+				continue
+			}
+			for i, f := range elb.Fields(format) {
+				if !short {
+					offer(f.Name)
+					continue
+				}
+				for _, s := range logs.ShortNames(format, i) {
+					offer(s)
+				}
+			}
+		}
+	}
+	return out, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
 }
 
 func formatNames() []string {
@@ -109,6 +140,15 @@ func (f *logFlags) filter() (out logs.Filter, err error) {
 	return out, nil
 }
 
+// fieldRow is a field, as JSON.
+type fieldRow struct {
+	Format string   `json:"format"`
+	Name   string   `json:"name"`
+	Kind   string   `json:"kind"`
+	ECS    string   `json:"ecs"`
+	Short  []string `json:"short,omitempty"`
+}
+
 func (a *app) logsFields() *cobra.Command {
 	return &cobra.Command{
 		Use: "fields [FORMAT]", Short: "List the fields of a format, or of all",
@@ -127,6 +167,10 @@ and the short names by which --where, --by and --fields find the same thing in e
 					return usage(err)
 				}
 				for i, f := range elb.Fields(format) {
+					if a.json {
+						a.printJSON(fieldRow{format.String(), f.Name, fmt.Sprint(f.Kind), f.ECS, logs.ShortNames(format, i)})
+						continue
+					}
 					row := fmt.Sprintf("%-16s  %-28s  %-8s  %-42s  %s", format, f.Name, f.Kind, f.ECS, strings.Join(logs.ShortNames(format, i), ","))
 					fmt.Fprintln(a.stdout, strings.TrimRight(row, " "))
 				}
@@ -160,7 +204,7 @@ status is then 3.`,
 		},
 	}
 	f.add(c.Flags(), c)
-	f.addShape(c.Flags())
+	f.addShape(c.Flags(), c)
 	return c
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -34,5 +35,39 @@ func TestAFollowedFolderTakesFilesAsNewAsTheyCame(t *testing.T) {
 	})
 	if err != nil || len(found) != 1 || found[0].Modified.Before(begun) || found[0].Key != "synced.log" {
 		t.Errorf("%+v, %v; want synced.log, of now", found, err)
+	}
+}
+
+// TestAFileThatIsBeingWrittenIsLeftAlone: each of its versions would be shipped whole, under other IDs.
+func TestAFileThatIsBeingWrittenIsLeftAlone(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "growing.log")
+	if err := os.WriteFile(file, []byte("line\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	folder, err := wire.Bucket(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bucket := object.NewMem()
+	if err := bucket.Put(t.Context(), "growing.log", strings.NewReader("line\n"), 5, object.Attrs{}); err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	for _, c := range []struct {
+		store object.Store
+		now   time.Time
+		want  int
+	}{
+		{folder, now, 0},
+		{folder, now.Add(restOfFile + time.Second), 1},
+		{folder, now.Add(-time.Hour), 1}, // by a clock that was wrong, it is not to be waited for
+		{bucket, now, 1},                 // objects come whole
+	} {
+		found := 0
+		err := listArrived(t.Context(), c.store, now.Add(-time.Minute), c.now, func(object.Info) error { found++; return nil })
+		if err != nil || found != c.want {
+			t.Errorf("in %v, %v later: %d found, want %d (%v)", c.store, c.now.Sub(now), found, c.want, err)
+		}
 	}
 }

@@ -87,6 +87,12 @@ func TestAnAuditFindsWhatADestinationLacks(t *testing.T) {
 		}
 	}
 	lines := bytes.SplitAfter(data, []byte("\n"))
+	if err := os.WriteFile(file, append(bytes.Clone(data), lines[3]...), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, sum = s.audit(3, "s3://logs/AWSLogs/", "--to", "out.ndjson"); sum.Missing != 0 || sum.Twice != 1 || sum.Different != 1 {
+		t.Errorf("of a file that has a line twice: %+v", sum)
+	}
 	if err := os.WriteFile(file, append(bytes.Join(lines[3:], nil), lines[3]...), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -97,6 +103,17 @@ func TestAnAuditFindsWhatADestinationLacks(t *testing.T) {
 	s.s3.Bucket(t, "archive")
 	s.run(0, "logs", "ship", "s3://logs/AWSLogs/", "--to", "s3://archive/alb", "-q")
 	s.audit(0, "s3://logs/AWSLogs/", "--to", "s3://archive/alb", "--since", "2026-11-20", "--until", "2026-11-21")
+	hour := filepath.Join(s.s3.Dir(), "archive/alb/2026/11/20/12", "20261120T1200*Z-*.ndjson")
+	if all, err := filepath.Glob(hour + "*"); err != nil || len(all) == 0 {
+		t.Errorf("nothing is %s.gz: %v", hour, err)
+	} else if plain, err := filepath.Glob(hour); err != nil || len(plain) > 0 {
+		t.Errorf("%v are not packed: %v", plain, err)
+	}
+	// A time is one of milliseconds, on both sides.
+	_, sum = s.audit(0, "s3://logs/AWSLogs/", "--to", "s3://archive/alb", "--since", "2026-11-20T12:00:00.0701Z", "--until", "2026-11-20T12:00:00.1309Z")
+	if sum.Lines != 60 || sum.Found != 60 {
+		t.Errorf("of 60 milliseconds with a line each: %+v", sum)
+	}
 
 	for _, to := range []string{"lumberjack://h:5044", "kinesis://s?region=r", "tcp://h:1", "-"} {
 		c := s.command("logs", "audit", "s3://logs/", "--to", to)

@@ -101,8 +101,11 @@ func TestLogsFollowAQueueUntilEachLineIsAcknowledged(t *testing.T) {
 	}
 	stub.Put(notification("not a log"))
 	stub.Put(notification("gone"))
+	s.put("AWSLogs/1/ELBAccessLogTestFile", []byte("Enable AccessLog for ELB\n")) // these two are no logs by their names
+	stub.Put(notification("AWSLogs/1/ELBAccessLogTestFile"))
+	stub.Put(notification("AWSLogs/"))
 	stub.Put("a message of somebody else")
-	const messages = 10
+	const messages = 12
 	end := s.follow("sqs://"+srv.URL+"/1/logs?region=us-east-1", "--to", "lumberjack://"+server.Addr(), "--parked-to", "parked.jsonl", "--slots", "4")
 	until(t, "all messages but the strange one are deleted", func() bool { return stub.Deleted() == messages-1 })
 	sum := end(3, false)

@@ -96,7 +96,7 @@ authentication, and --tls-cert and --tls-key, since a token alone crosses the ne
 	fl.StringVar(&f.to, "to", "", "where lines go: an address, see above")
 	needs(c, "to", "name where lines go: --to lumberjack://logstash:5044, or --to - to see them")
 	f.logFlags.add(fl, c)
-	f.addShape(fl)
+	f.addShape(fl, c)
 	fl.StringVar(&f.parkedTo, "parked-to", "", "file for the lines that were not delivered, as they are, with place and reason: a line of JSON each")
 	fl.StringVar(&f.memory, "memory", "", "what lines under way of one object may hold (default: 2MiB)")
 	fl.StringSliceVar(&f.expect, "expect", nil, "end with status 3 if the newest line is older than this, such as 10m, or there is none; with --follow: warn when no line has come for so long, and NAME=30m for one of the sources")
@@ -289,16 +289,12 @@ func (c *carrier) summarize(ctx context.Context, home engine.Home, rep *engine.R
 			return err
 		}
 	}
-	out := c.stdout
-	if spec.Sink == "-" {
-		out = c.stderr
-	}
 	data, err := json.Marshal(sum)
 	if err != nil {
 		return err
 	}
 	c.mu.Lock()
-	fmt.Fprintln(out, string(data))
+	fmt.Fprintln(c.results(rep), string(data))
 	c.mu.Unlock()
 	if sum.Objects.Read == 0 && rep.State == myrmidon.Succeeded {
 		why := "there is no object"
@@ -318,6 +314,15 @@ func (c *carrier) summarize(ctx context.Context, home engine.Home, rep *engine.R
 		err = errors.Join(err, c.logs.after(&sum))
 	}
 	return err
+}
+
+// results is where what came of a run is printed: on stderr if its lines went to standard output.
+func (c *carrier) results(rep *engine.Report) io.Writer {
+	var spec logs.Spec
+	if rep.Workload == "logs" && json.Unmarshal(rep.Spec, &spec) == nil && spec.Sink == "-" {
+		return c.stderr
+	}
+	return c.stdout
 }
 
 // logsPresenter words runs of logs.

@@ -226,12 +226,28 @@ func (n *following) listing(cfg notify.Config, s *logFeed, dir string) (*notify.
 	if err != nil {
 		return nil, err
 	}
-	store = notify.Arrived(store)
 	return cfg.Listing(notify.ListingConfig{
 		Name: s.address.Base, File: filepath.Join(dir, "seen.json"), Every: n.f.every, Start: n.spec.Filter.Since,
 		List: func(ctx context.Context, after time.Time, fn func(object.Info) error) error {
-			return logs.List(ctx, store, logs.Filter{Since: after.Add(-lateNames)}, fn)
+			return listArrived(ctx, store, after, time.Now(), fn)
 		},
+	})
+}
+
+// restOfFile is for how long a file of a followed folder has to be as it is before it is read: one
+// that grows is another version each time, whose lines have other IDs. It is less than what a
+// listing looks at again.
+const restOfFile = 2 * time.Second
+
+// listArrived calls fn with what may have come to a store since a time, but for files that are
+// being written now.
+func listArrived(ctx context.Context, store object.Store, after, now time.Time, fn func(object.Info) error) error {
+	_, files := store.(object.Local)
+	return logs.List(ctx, notify.Arrived(store), logs.Filter{Since: after.Add(-lateNames)}, func(o object.Info) error {
+		if age := now.Sub(o.Modified); files && age >= 0 && age < restOfFile {
+			return nil
+		}
+		return fn(o)
 	})
 }
 

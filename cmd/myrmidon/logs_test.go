@@ -437,7 +437,9 @@ func TestTheMostFrequentLogLinesFirst(t *testing.T) {
 	if out, err = s.command("logs", "fields", "alb").Output(); err != nil || !strings.Contains(string(out), "  host,path\n") {
 		t.Errorf("%v\n%s", err, out)
 	}
-	if status(s.command("logs", "top", "s3://logs/", "--by", "nope").Run()) != 2 {
-		t.Error("an unknown field was taken")
+	for _, by := range []string{"nope", "", "status,"} {
+		if status(s.command("logs", "top", "s3://logs/", "--by", by).Run()) != 2 {
+			t.Errorf("--by %q was taken", by)
+		}
 	}
 }

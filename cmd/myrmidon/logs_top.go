@@ -42,6 +42,7 @@ all formats: addresses without ports, and the URL's host and path, without port 
 	}
 	f.add(c.Flags(), c)
 	c.Flags().StringSliceVar(&by, "by", nil, "the fields, such as target,status,path")
+	mustComplete(c.RegisterFlagCompletionFunc("by", completeFields))
 	c.Flags().IntVarP(&most, "number", "n", 20, "how many are shown; 0 means all")
 	needs(c, "by", "name what is counted: --by target,status,path")
 	return c
@@ -58,6 +59,9 @@ type group struct {
 func (a *app) topLogs(ctx context.Context, filter logs.Filter, by []string, most int, in []string) error {
 	if most < 0 {
 		return usage(fmt.Errorf("-n %d: a number from 0 on", most))
+	}
+	if len(by) == 0 { // as a variable that is empty gives it
+		return usage(errors.New("--by names no field: --by target,status,path"))
 	}
 	for _, field := range by {
 		if _, err := (logs.Filter{Fields: []string{field}}).Prepare(); err != nil {

@@ -3,6 +3,7 @@ package logs
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -15,7 +16,7 @@ import (
 func TestLinesBeyondThoseThatAreKeptAreWrittenAside(t *testing.T) {
 	const junk = keptRejects + 300
 	b := newBench(t)
-	b.put("a.log", []byte(someLines(1)+strings.Repeat("junk\n", junk)+someLines(3)))
+	b.put("a.log", []byte(someLines(1)+strings.Repeat("junk\n", junk-1)+someLines(3)+"junk\n"))
 	b.sink.wrong = func(records []sink.Record) error {
 		p := &sink.PartialError{Total: len(records)}
 		for i := range records {
@@ -28,6 +29,9 @@ func TestLinesBeyondThoseThatAreKeptAreWrittenAside(t *testing.T) {
 	}
 	if s := b.summary(); s.Lines.Unparsed != junk || s.Lines.Failed != 4 {
 		t.Fatalf("%+v", s.Lines)
+	}
+	if why := fmt.Sprintf("%d of %[1]d lines were not delivered", junk+4); !strings.HasPrefix(b.items[0].LastError, why) {
+		t.Errorf("the object is parked with %q, want %q", b.items[0].LastError, why)
 	}
 	places := make(map[int64]bool)
 	told := 0

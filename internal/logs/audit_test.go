@@ -49,6 +49,7 @@ func TestAnAuditNamesEachObjectThatDiffers(t *testing.T) {
 	}
 	b.put("k6", []byte(someLines(2)+"no line\n"))
 	b.put("k7.gz", packed(t, someLines(3000))[:2000])
+	b.put("k8.gz", packed(t, someLines(3000))[:2000]) // nobody knows how many lines it has
 	there := told{
 		{Object: "s3://logs/", Lines: 7},
 		{Object: "s3://logs/k0.gz", Lines: 10},
@@ -56,11 +57,15 @@ func TestAnAuditNamesEachObjectThatDiffers(t *testing.T) {
 		{Object: "s3://logs/k3.gz", Lines: 12},
 		{Object: "s3://logs/k4.gz", Lines: 10, Twice: 4},
 		{Object: "s3://logs/k6", Lines: 2},
+		{Object: "s3://logs/k8.gz", Lines: 3000},
 		{Object: "s3://logs/z", Lines: 1},
 		{Object: "s3://other/z", Lines: 1},
 	}
 	sum, all := b.audit(Filter{}, there)
-	broken := all[5]
+	broken, whole := all[5], all[6]
+	if whole.Object != "s3://logs/k8.gz" || whole.Reason == "" || whole.Found != 3000 || whole.Missing+whole.Surplus != 0 {
+		t.Errorf("%+v", whole)
+	}
 	if broken.Object != "s3://logs/k7.gz" || !strings.Contains(broken.Reason, "ends too early") || broken.Missing == 0 {
 		t.Errorf("%+v", broken)
 	}
@@ -72,12 +77,13 @@ func TestAnAuditNamesEachObjectThatDiffers(t *testing.T) {
 		{Object: "s3://logs/k4.gz", Lines: 10, Found: 10, Twice: 4},
 		{Object: "s3://logs/k5.gz", Lines: 1, Missing: 1},
 		broken,
+		whole,
 		{Object: "s3://logs/z", Found: 1, Surplus: 1, Reason: gone},
 	}
 	if diff := cmp.Diff(want, all); diff != "" {
 		t.Error(diff)
 	}
-	if sum.Objects != 8 || sum.Different != 7 || sum.Missing != 4+broken.Missing || sum.Surplus != 10 || sum.Twice != 4 || sum.Unparsed != 1 {
+	if sum.Objects != 9 || sum.Different != 8 || sum.Missing != 4+broken.Missing || sum.Surplus != 10 || sum.Twice != 4 || sum.Unparsed != 1 {
 		t.Errorf("%+v", sum)
 	}
 }

@@ -84,3 +84,29 @@ func TestAFollowerParksOnlyWhatIsWrongWithAnObject(t *testing.T) {
 		t.Errorf("%v, %+v", err, sum)
 	}
 }
+
+// Of lines beyond those whose places are kept, a follower parks how many there are.
+func TestAFollowerSaysHowManyLinesItDoesNotList(t *testing.T) {
+	store := object.NewMem()
+	text := strings.Repeat("junk\n", keptRejects+7)
+	if err := store.Put(t.Context(), "a.log", strings.NewReader(text), int64(len(text)), object.Attrs{}); err != nil {
+		t.Fatal(err)
+	}
+	cfg := Config{
+		OpenBucket: func(string) (object.Store, error) { return store, nil },
+		OpenSink:   func(string) (sink.Sink, error) { return new(refusing), nil },
+		Log:        slog.New(slog.DiscardHandler),
+	}
+	at := Address{Source: "s3://b", Base: "s3://b"}
+	f, err := cfg.NewFollower(Spec{Address: at, Sink: "x"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := f.Ship(t.Context(), at, "a.log")
+	if err != nil || len(got.Rejects) != keptRejects+1 || !strings.HasPrefix(got.Rejects[keptRejects].Reason, "7 more lines") || got.Rejects[0].Text != "junk" {
+		t.Errorf("%v, %d rejects, the last %+v", err, len(got.Rejects), got.Rejects[max(0, len(got.Rejects)-1):])
+	}
+	if sum, err := f.Close(); err != nil || sum.Lines.Unparsed != keptRejects+7 || sum.Objects.Failed != 1 {
+		t.Errorf("%v, %+v", err, sum)
+	}
+}

@@ -33,6 +33,8 @@ func TestConditions(t *testing.T) {
 	r := parsed(t, albLine(noon, 503, "https://www.example.com:443/a?x=1", "curl/7.46.0"))
 	for text, want := range map[string]bool{
 		`elb_status_code >= 500`: true, `elb_status_code < 500`: false, `elb_status_code == 503.0`: true, `elb_status_code != 503`: false,
+		`elb_status_code <= 503`: true, `elb_status_code <= 502`: false, `elb_status_code > 503`: false, `elb_status_code < 503`: false,
+		`user_agent <= "curl/7.46.0"`: true, `user_agent < "curl/7.46.0"`: false, `time <= "2026-11-20T12:00:00Z"`: true,
 		`http.response.status_code > 502`:                                           true,
 		`user_agent contains "curl"`:                                                true,
 		`user_agent =~ "^curl/[0-9.]+$"`:                                            true,
@@ -136,6 +138,9 @@ func TestQueriesAreRedacted(t *testing.T) {
 		t.Fatal(err)
 	}
 	doc := string(p.Append(nil, parsed(t, albLine(noon, 200, "https://h/p=1?token=s3cret&b&c=&d=s3=cret", "a?b=c"))))
+	if frag := string(p.Append(nil, parsed(t, albLine(noon, 200, "https://h/p?a=b#c=d", "a")))); !strings.Contains(frag, `"https://h/p?a=X#c=X"`) {
+		t.Error(frag)
+	}
 	if !strings.Contains(doc, "https://h/p=1?token=XXXXXX&X&c=&d=XXXXXXX\"") || strings.Contains(doc, "s3") || !strings.Contains(doc, "a?b=c") {
 		t.Error(doc)
 	}
@@ -195,11 +200,12 @@ func TestObjectsAreChosenByTheirTime(t *testing.T) {
 	day := "AWSLogs/1/elasticloadbalancing/eu-west-1/2026/11/20/1_elasticloadbalancing_eu-west-1_app.web.50dc_"
 	for key, want := range map[string]bool{
 		day + "20261120T1155Z_10.0.0.1_abc.log.gz":   true, // the slack of clocks
-		day + "20261120T1150Z_10.0.0.1_abc.log.gz":   false,
+		day + "20261120T1154Z_10.0.0.1_abc.log.gz":   false,
 		day + "20261120T1200Z_10.0.0.1_abc.log.gz":   true,
 		day + "20261120T1300Z_10.0.0.1_abc.log.gz":   true,
 		day + "20261120T1400Z_10.0.0.1_abc.log.gz":   true, // an hour's interval
-		day + "20261120T1410Z_10.0.0.1_abc.log.gz":   false,
+		day + "20261120T1404Z_10.0.0.1_abc.log.gz":   true,
+		day + "20261120T1405Z_10.0.0.1_abc.log.gz":   false,
 		"s3/2026-11-20-12-30-00-0123456789ABCDEF":    true,
 		"s3/2026-11-20-11-30-00-0123456789ABCDEF":    false,
 		"s3/2026-11-21-12-30-00-0123456789ABCDEF":    true, // best effort: hours late
@@ -225,5 +231,16 @@ func TestObjectsAreChosenByTheirTime(t *testing.T) {
 		if got := f.jump(key); got != want {
 			t.Errorf("from %s the listing goes on behind %s, want %s", key, got, want)
 		}
+	}
+	// What began before midnight is in the folder of the day before.
+	f.Since = time.Date(2026, 11, 20, 0, 30, 0, 0, time.FixedZone("", 3600))
+	for key, want := range map[string]string{"a/2026/11/01/x": "a/2026/11/19", "a/2026/11/18/x": "a/2026/11/19", "a/2026/11/19/x": "a/2026/11/19/x"} {
+		if got := f.jump(key); got != want {
+			t.Errorf("since %v, from %s the listing goes on behind %s, want %s", f.Since, key, got, want)
+		}
+	}
+	f.Since = time.Date(2026, 11, 20, 0, 30, 0, 0, time.UTC)
+	if got := f.jump("a/2026/11/01/x"); got != "a/2026/11/19" {
+		t.Errorf("since %v, the listing goes on behind %s", f.Since, got)
 	}
 }

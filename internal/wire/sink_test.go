@@ -4,12 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"myrmidon"
 	"myrmidon/internal/testkit/sinkfault"
@@ -152,6 +154,63 @@ func TestSinksDeliver(t *testing.T) {
 		slices.Sort(want)
 		if got := slices.Sorted(slices.Values(received())); !slices.Equal(got, want) {
 			t.Errorf("%s: %d of 100 have arrived", address, len(got))
+		}
+	}
+}
+
+// TestParametersOfSinksAreHeeded looks at what comes out, not at what was read.
+func TestParametersOfSinksAreHeeded(t *testing.T) {
+	send := func(address string) {
+		t.Helper()
+		s, err := Sink(address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		at := time.Date(2026, 11, 20, 13, 0, 0, 0, time.FixedZone("", 3600))
+		for i := range 2 {
+			if err := s.Send(t.Context(), []sink.Record{{ID: "id", Time: at, Data: fmt.Appendf(nil, `{"n":%d}`, i)}}); err != nil {
+				t.Errorf("%s: %v", address, err)
+			}
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	var packed []string
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		packed = append(packed, r.Header.Get("Content-Encoding"))
+		fmt.Fprint(w, `{"items":[{"create":{"status":201}}]}`)
+	}))
+	defer srv.Close()
+	send(srv.URL + "/alb")
+	send(srv.URL + "/alb?gzip=false")
+	send(srv.URL + "/alb?gzip=true")
+	if want := []string{"gzip", "gzip", "", "", "gzip", "gzip"}; !slices.Equal(packed, want) {
+		t.Errorf("requests are packed with %q, want %q", packed, want)
+	}
+	for query, want := range map[string][]string{
+		"":                  {`{"n":0}` + "\n" + `{"n":1}` + "\n"},
+		"?rotate-after=1h":  {`{"n":0}` + "\n" + `{"n":1}` + "\n"},
+		"?rotate-after=1ns": {`{"n":0}` + "\n", `{"n":1}` + "\n"},
+		"?rotate-bytes=8":   {`{"n":0}` + "\n", `{"n":1}` + "\n"},
+		"?time=at":          {`{"at":"2026-11-20T12:00:00.000Z","n":0}` + "\n" + `{"at":"2026-11-20T12:00:00.000Z","n":1}` + "\n"},
+	} {
+		dir := t.TempDir()
+		send("file://" + dir + "/out.ndjson" + query)
+		files, err := filepath.Glob(dir + "/*")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, file := range files {
+			data, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, string(data))
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%q makes files of %q, want %q", query, got, want)
 		}
 	}
 }

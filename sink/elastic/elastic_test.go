@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
@@ -100,8 +101,33 @@ func TestWhatBecomesOfRecords(t *testing.T) {
 		t.Errorf("%+v", st)
 	}
 	var p *sink.PartialError
-	if errors.As(err, &p) && myrmidon.AsFailure(p.Failed[1].Err).After == 0 {
-		t.Errorf("%v is not marked as pushed back", p.Failed[1].Err)
+	if errors.As(err, &p) {
+		for i, f := range p.Failed {
+			if pushed := f.Index == 2 || f.Index == 3; (myrmidon.AsFailure(f.Err).After > 0) != pushed {
+				t.Errorf("failure %d, %v, is pushed back: %v", i, f.Err, !pushed)
+			}
+		}
+	}
+}
+
+// TestAnAnswerWithoutEachResultIsAFailure: nobody knows which records the results are of.
+func TestAnAnswerWithoutEachResultIsAFailure(t *testing.T) {
+	for _, items := range []int{0, 2, 4} {
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			fmt.Fprintf(w, `{"errors":false,"items":[%s]}`, strings.TrimSuffix(strings.Repeat(`{"create":{"status":201}},`, items), ","))
+		}))
+		s, err := elastic.New(elastic.Config{URL: srv.URL, Index: "alb"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var p *sink.PartialError
+		if err := s.Send(t.Context(), records(3)); err == nil || errors.As(err, &p) || myrmidon.IsPermanent(err) {
+			t.Errorf("%d results for 3 records: %v, want a failure of all", items, err)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+		srv.Close()
 	}
 }
 

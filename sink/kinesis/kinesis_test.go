@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -158,6 +159,39 @@ func TestWhatBecomesOfRecords(t *testing.T) {
 	}
 	if n := s.Stats().Throttled; n != 1 {
 		t.Errorf("%d throttled", n)
+	}
+}
+
+// TestAnAnswerWithoutEachResultIsAFailure: nobody knows which records the results are of.
+func TestAnAnswerWithoutEachResultIsAFailure(t *testing.T) {
+	for _, results := range []int{0, 2, 4} {
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			fmt.Fprintf(w, `{"FailedRecordCount":0,"Records":[%s]}`, strings.TrimSuffix(strings.Repeat(`{"SequenceNumber":"1","ShardId":"0"},`, results), ","))
+		}))
+		environment(t, srv.URL)
+		s := open(t, kinesis.Config{Stream: "events"})
+		var p *sink.PartialError
+		if err := s.Send(t.Context(), records(3)); err == nil || errors.As(err, &p) || myrmidon.IsPermanent(err) {
+			t.Errorf("%d results for 3 records: %v, want a failure of all", results, err)
+		}
+		srv.Close()
+	}
+}
+
+// TestRecordsWithoutKeyAreSpread over the shards, by their content.
+func TestRecordsWithoutKeyAreSpread(t *testing.T) {
+	srv, s := fake(t, nil)
+	rs := records(20)
+	for i := range rs {
+		rs[i].ID, rs[i].Key = "", ""
+	}
+	if err := s.Send(t.Context(), rs); err != nil {
+		t.Fatal(err)
+	}
+	keys := srv.Keys()
+	slices.Sort(keys)
+	if n := len(slices.Compact(keys)); n != len(rs) {
+		t.Errorf("%d keys for %d records", n, len(rs))
 	}
 }
 
