@@ -53,6 +53,7 @@ type control struct {
 	dive    int     // by how many eighths; doubled, up to 4, as long as it costs nothing
 	settle  bool    // the window is not judged: what is under way began at another limit
 	served  bool    // something succeeded since the last cut
+	calm    int     // how often something succeeded since the last push-back; enough at first
 	pause   time.Duration
 
 	start    time.Duration // of the window
@@ -69,7 +70,7 @@ type control struct {
 func newControl(start, most int) control {
 	most = max(most, 1)
 	start = min(max(start, 1), most)
-	c := control{epoch: time.Now(), most: most, limit: start, base: start}
+	c := control{epoch: time.Now(), most: most, limit: start, base: start, calm: tolerated}
 	c.window()
 	return c
 }
@@ -117,6 +118,7 @@ func (c *control) window() {
 // ends at the very moment the window began belongs to the burst before.
 func (c *control) completed() {
 	c.served, c.pause = true, 0
+	c.calm++
 	c.n++
 	from := c.need / 2
 	if c.phase != climbing || c.again {
@@ -289,6 +291,8 @@ func moved(limit, before int) bool {
 // it cannot be lowered. A push-back of what began before the last cut says nothing of
 // the limit as it is now.
 func (c *control) pushedBack(p Permit) (pause time.Duration) {
+	calm := c.calm
+	c.calm = 0
 	if p.cuts != c.cuts {
 		return 0
 	}
@@ -303,6 +307,8 @@ func (c *control) pushedBack(p Permit) (pause time.Duration) {
 	case c.limit == 1:
 		c.pause = min(max(2*c.pause, firstPause), lastPause)
 		return c.pause
+	case calm >= tolerated:
+		return 0
 	}
 	c.cuts++
 	c.ceiling = c.limit

@@ -4,6 +4,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -211,26 +212,30 @@ func TestAFailureThatIsNoPushbackChangesNothing(t *testing.T) {
 }
 
 func TestAStrayPushbackAmongThousandsIsNoCongestion(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := newServer(1024, 20*time.Millisecond)
-		l := new(Set).Limiter("clone.copy", "s3://bucket")
-		stop := strayLoad(t, l, s, 2000, 2000)
-		defer stop()
-		time.Sleep(2 * time.Second)
-		if got := s.throughput(4 * time.Second); got < 0.95 {
-			t.Errorf("throughput %.3f with one 503 in 2,000, want 0.95", got)
-		}
-		if got := l.Stats(); got.Pushbacks < 50 {
-			t.Errorf("only %d push-backs: the test tests nothing", got.Pushbacks)
-		}
-	})
+	// Also while the limit is small yet, where another is far away.
+	for _, first := range []int64{25, 70, 1500} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newServer(1024, 20*time.Millisecond)
+			l := new(Set).Limiter("clone.copy", "s3://bucket")
+			stop := strayLoad(t, l, s, 2000, first, 2000)
+			defer stop()
+			time.Sleep(2 * time.Second)
+			if got := s.throughput(4 * time.Second); got < 0.95 {
+				t.Errorf("throughput %.3f with one 503 in 2,000 from the %dth on, want 0.95", got, first)
+			}
+			if got := l.Stats(); got.Pushbacks < 50 {
+				t.Errorf("only %d push-backs: the test tests nothing", got.Pushbacks)
+			}
+		})
+	}
 }
 
-// strayLoad is load, with one push-back in every requests.
-func strayLoad(t *testing.T, l *Limiter, s *server, n, every int) (stop func()) {
+// strayLoad is load, with one push-back in every requests, from a first one on.
+func strayLoad(t *testing.T, l *Limiter, s *server, n int, first, every int64) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	var all sync.WaitGroup
+	var requests atomic.Int64
 	for range n {
 		all.Go(func() {
 			for {
@@ -239,7 +244,7 @@ func strayLoad(t *testing.T, l *Limiter, s *server, n, every int) (stop func()) 
 					return
 				}
 				outcome := OK
-				if err := s.do(); err != nil || rand.IntN(every) == 0 {
+				if err := s.do(); err != nil || requests.Add(1)%every == first {
 					outcome = Pushback(0)
 				}
 				p.Release(outcome)

@@ -27,8 +27,9 @@
 //   - Push-back: what was being tried is taken back; if nothing was, the limit is
 //     halved, once a round trip. It then goes half of the way to where the push-back
 //     was, again and again, and past that place in steps of a thirty-second, with
-//     rests between. At limits of 128 and more, one push-back for each 128 of the
-//     limit is no congestion, and takes the limit down by one only. At a limit of 1
+//     rests between. A push-back that is the first, or comes after 128 successes, is no
+//     congestion. At limits of 128 and more, nor is one for each 128 of the limit, which
+//     takes the limit down by one only. At a limit of 1
 //     a push-back means a pause: 50 ms, doubled up to one second until something
 //     succeeds.
 //

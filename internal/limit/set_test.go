@@ -125,11 +125,11 @@ func TestStatsAreSortedAndCounted(t *testing.T) {
 		t.Fatal("a third permit at a limit of 2")
 	}
 	held[0].Release(OK)
-	held[1].Release(Pushback(0))
-	permits(t, l, 1)
+	held[1].Release(Pushback(0)) // the first is no congestion
+	permits(t, l, 2)[1].Release(Pushback(0))
 	want := []Stats{
 		{Kind: "clone.copy", Destination: "s3://a", Limit: 2, Max: 1024},
-		{Kind: "clone.copy", Destination: "s3://b", Limit: 1, Max: 1024, InFlight: 1, Completed: 1, Pushbacks: 1},
+		{Kind: "clone.copy", Destination: "s3://b", Limit: 1, Max: 1024, InFlight: 1, Completed: 1, Pushbacks: 2},
 		{Kind: "clone.verify", Destination: "s3://a", Limit: 2, Max: 1024},
 		{Kind: "clone.verify", Destination: "s3://b", Limit: 2, Max: 1024},
 	}
