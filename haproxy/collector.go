@@ -38,8 +38,9 @@ type Config struct {
 //
 // Counters of its table never go back: what a process had counted when it was last seen
 // stays in the sum when it restarts, is reloaded, or cannot be reached, and when its
-// counters are cleared or a server is deleted and added again. Processes are told apart by target, PID and start time. Old
-// workers of a master socket, which serve what is left, add to sums and to nothing else.
+// counters are cleared or a server is deleted and added again. Processes are told apart by
+// target, PID and start time. Old workers of a master socket, which serve what is left, add
+// to sums and to nothing else.
 type Collector struct {
 	cfg    Config
 	slots  []*slot

@@ -404,25 +404,36 @@ func TestTagsOfANewVersionAreLearnedOnce(t *testing.T) {
 	}
 }
 
+// newMaster is a stub of a master socket: proc is what it says of its workers, and worker
+// what they answer.
+func newMaster(t *testing.T, proc string, worker func(command string) string) *stub {
+	t.Helper()
+	return newStub(t, func(conn net.Conn, command string) {
+		answer := "Unknown command\n\n"
+		switch {
+		case strings.HasPrefix(command, "show proc"):
+			answer = proc
+		case strings.HasPrefix(command, "@!"):
+			answer = worker(command)
+		}
+		io.WriteString(conn, answer)
+	})
+}
+
 func TestOldWorkersAreThoseThatTheMasterSays(t *testing.T) {
 	// The second is as HAProxy 2.2 writes it.
 	for name, proc := range map[string]string{
 		"2.6": "#<PID> <type> <reloads> <uptime> <version>\n10 master 1 0d 2.6\n# workers\n12 worker 0 0d 2.6\n# old workers\n11 worker 1 0d 2.6\n# programs\n\n",
 		"2.2": "#<PID> <type> <relative PID> <reloads> <uptime> <version>\n10 master 0 1 0d 2.2\n# workers\n12 worker 1 0 0d 2.2\n# old workers\n11 [was: 1] 1 0d 2.2\n13 [was: 1] 2 0d 2.2\n# programs\n\n",
 	} {
-		s := newStub(t, func(conn net.Conn, command string) {
+		s := newMaster(t, proc, func(command string) string {
 			switch {
-			case strings.HasPrefix(command, "show info"):
-				io.WriteString(conn, "Unknown command\n\n")
-			case strings.HasPrefix(command, "show proc"):
-				io.WriteString(conn, proc)
 			case strings.HasPrefix(command, "@!12 show info;@!12 show stat;quit"):
-				io.WriteString(conn, dump(12, 100, 5, "app,s,1,10,2,UP,2,\n"))
+				return dump(12, 100, 5, "app,s,1,10,2,UP,2,\n")
 			case strings.HasPrefix(command, "@!11 "):
-				io.WriteString(conn, dump(11, 50, 55, "app,s,1,5,2,DOWN,2,\n"))
-			default:
-				io.WriteString(conn, "Can't find the target PID matching the prefix '@!13'\n")
+				return dump(11, 50, 55, "app,s,1,5,2,DOWN,2,\n")
 			}
+			return "Can't find the target PID matching the prefix '@!13'\n"
 		})
 		snap := poll(t, collector(t, Config{Targets: []Target{{Address: s.path}}}))
 		got := cell(t, snap.Table, "app", "s", "stot") + " " + cell(t, snap.Table, "app", "s", "status")

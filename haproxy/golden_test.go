@@ -22,13 +22,15 @@ var update = flag.Bool("update", false, "write the golden table and the dumps an
 // a server and a listener; "-" where such rows do not have it. It was judged line by line.
 var rulesFile = filepath.Join("testdata", "rules.txt")
 
-// everyField are the dumps of a HAProxy 2.6.12 process that fills every field: see
+func everyField(tb testing.TB) (csv, typed []byte) { return keptDumps(tb, "2.6.12") }
+
+// keptDumps are those of a process of a version that fills every field: see
 // startEveryField. -update writes them.
-func everyField(tb testing.TB) (csv, typed []byte) {
+func keptDumps(tb testing.TB, version string) (csv, typed []byte) {
 	tb.Helper()
 	var out [2][]byte
-	for i, name := range []string{"2.6.12.csv", "2.6.12.typed"} {
-		data, err := os.ReadFile(filepath.Join("testdata", name))
+	for i, form := range []string{".csv", ".typed"} {
+		data, err := os.ReadFile(filepath.Join("testdata", version+form))
 		if err != nil {
 			tb.Fatal(err)
 		}

@@ -113,17 +113,12 @@ func TestARestartWithTheSamePIDIsKnownByItsUptime(t *testing.T) {
 }
 
 func TestAWorkerThatTheMasterHasAndDoesNotFindIsMissing(t *testing.T) {
-	s := newStub(t, func(conn net.Conn, command string) {
-		switch {
-		case strings.HasPrefix(command, "show info"):
-			io.WriteString(conn, "Unknown command\n\n")
-		case strings.HasPrefix(command, "show proc"):
-			io.WriteString(conn, "10 master 1 0d 2.6\n# workers\n12 worker 0 0d 2.6\n13 worker 0 0d 2.6\n# old workers\n11 worker 1 0d 2.6\n\n")
-		case strings.HasPrefix(command, "@!12 "):
-			io.WriteString(conn, dump(12, 100, 5, "app,s,1,10,2,UP,2,\n"))
-		default:
-			io.WriteString(conn, "Can't find the target PID matching the prefix '@!13'\n")
+	const proc = "10 master 1 0d 2.6\n# workers\n12 worker 0 0d 2.6\n13 worker 0 0d 2.6\n# old workers\n11 worker 1 0d 2.6\n\n"
+	s := newMaster(t, proc, func(command string) string {
+		if strings.HasPrefix(command, "@!12 ") {
+			return dump(12, 100, 5, "app,s,1,10,2,UP,2,\n")
 		}
+		return "Can't find the target PID matching the prefix '@!13'\n"
 	})
 	snap := poll(t, collector(t, Config{Targets: []Target{{Address: s.path}}}))
 	err := snap.Targets[0].Err
@@ -161,19 +156,15 @@ func TestWhatAProcessCountedLongBeforeItTookAPlaceIsNoRate(t *testing.T) {
 func TestAWorkerThatFailsForAPollCountsOnce(t *testing.T) {
 	var fails atomic.Bool
 	var polls atomic.Int64
-	s := newStub(t, func(conn net.Conn, command string) {
+	const proc = "10 master 1 0d 2.6\n# workers\n12 worker 0 0d 2.6\n# old workers\n11 worker 1 0d 2.6\n\n"
+	s := newMaster(t, proc, func(command string) string {
 		switch {
-		case strings.HasPrefix(command, "show info"):
-			io.WriteString(conn, "Unknown command\n\n")
-		case strings.HasPrefix(command, "show proc"):
-			io.WriteString(conn, "10 master 1 0d 2.6\n# workers\n12 worker 0 0d 2.6\n# old workers\n11 worker 1 0d 2.6\n\n")
 		case strings.HasPrefix(command, "@!12 "):
-			io.WriteString(conn, dump(12, 100, 5, fmt.Sprintf("app,s,1,%d,2,UP,2,\n", polls.Load())))
+			return dump(12, 100, 5, fmt.Sprintf("app,s,1,%d,2,UP,2,\n", polls.Load()))
 		case fails.Load():
-			io.WriteString(conn, "Name: HAPro")
-		default:
-			io.WriteString(conn, dump(11, 50, 55, "app,s,1,1000,2,UP,2,\n"))
+			return "Name: HAPro"
 		}
+		return dump(11, 50, 55, "app,s,1,1000,2,UP,2,\n")
 	})
 	c := collector(t, Config{Targets: []Target{{Address: s.path}}})
 	for k, failing := range []bool{false, true, true, false, true, false} {

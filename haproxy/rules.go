@@ -148,8 +148,11 @@ func (t Tag) rule() Rule {
 }
 
 var defaultRules = sync.OnceValue(func() *Rules {
-	r := (&Rules{}).learn(builtIn(), fieldsOf(builtInTags), SourceBuiltIn, "2.6.12")
-	return r.learn(readTags(laterTags), fieldsOf(laterTags), SourceBuiltIn, "3.5-dev5")
+	r := &Rules{fields: make(map[string]*[types]Field, len(builtIn()))}
+	r.take(builtIn(), fieldsOf(builtInTags), SourceBuiltIn, "2.6.12")
+	r.take(readTags(laterTags), fieldsOf(laterTags), SourceBuiltIn, "3.5-dev5")
+	r.correct()
+	return r
 })
 
 // DefaultRules are the rules by the built-in tags, corrected.
@@ -159,8 +162,10 @@ func DefaultRules() *Rules { return defaultRules() }
 // the built-in ones; corrections and the user's overrides stay. For how to get tags see
 // [ParseTyped] and [LearnTags].
 func (r *Rules) Learn(tags Tags, version string) *Rules {
-	names := slices.Sorted(maps.Keys(tags))
-	return r.orDefault().learn(tags, names, SourceLearned, version)
+	out := r.orDefault().clone()
+	out.take(tags, slices.Sorted(maps.Keys(tags)), SourceLearned, version)
+	out.correct()
+	return out
 }
 
 // With returns rules in which the overrides replace others.
@@ -228,22 +233,22 @@ func (r *Rules) clone() *Rules {
 	return out
 }
 
-func (r *Rules) learn(tags Tags, names []string, source, version string) *Rules {
-	out := r.clone()
-	if len(out.fields) == 0 {
-		out.fields = make(map[string]*[types]Field, len(names))
-	}
+// take replaces the rules of fields by those of their tags; correct has to follow.
+func (r *Rules) take(tags Tags, names []string, source, version string) {
 	for _, name := range names {
-		f := out.entry(name)
+		f := r.entry(name)
 		for t, tag := range tags[name] {
 			if tag != (Tag{}) {
 				f[t] = Field{Name: name, Type: Type(t), Rule: tag.rule(), Tag: tag, Source: source, Version: version}
 			}
 		}
 	}
-	out.override(corrections(), SourceOverride)
-	out.override(out.user, SourceUser)
-	return out
+}
+
+// correct overrides what tags say where this package, or the user, knows better.
+func (r *Rules) correct() {
+	r.override(corrections(), SourceOverride)
+	r.override(r.user, SourceUser)
 }
 
 func (r *Rules) entry(name string) *[types]Field {

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -18,9 +16,7 @@ import (
 // before those of HTTP/2 (management guide of 3.0, 9.1 "CSV format", and what 3.0 prints
 // on the pages of its users).
 func headers26and30() (old, young []string) {
-	for line := range strings.Lines(builtInTags) {
-		old = append(old, strings.Fields(line)[0])
-	}
+	old = fieldsOf(builtInTags)
 	at := slices.Index(old, "ssl_sess")
 	old = slices.Insert(old, at, "-")
 	young = slices.Insert(slices.Clone(old), at, "srid", "sess_other", "h1sess", "h2sess", "h3sess", "req_other", "h1req", "h2req", "h3req", "proto")
@@ -137,15 +133,9 @@ var later = []string{"3.0.0", "3.4.0"}
 func TestLaterVersionsSayTheSameInCSVAndTypedAndHaveNoUnknownField(t *testing.T) {
 	for _, version := range later {
 		t.Run(version, func(t *testing.T) {
-			var data [2][]byte
-			for i, form := range []string{".csv", ".typed"} {
-				var err error
-				if data[i], err = os.ReadFile(filepath.Join("testdata", version+form)); err != nil {
-					t.Fatal(err)
-				}
-			}
-			csv := parse(t, string(data[0]))
-			typed, tags, err := ParseTyped(data[1])
+			raw, rawTyped := keptDumps(t, version)
+			csv := parse(t, string(raw))
+			typed, tags, err := ParseTyped(rawTyped)
 			if err != nil {
 				t.Fatal(err)
 			}
