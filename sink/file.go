@@ -143,7 +143,9 @@ func (f *File) unlock() {
 // lock locks the file that is open. Where another process has written to it, its end is brought in
 // order, and where it has been put aside it is closed.
 func (f *File) lock() error {
-	_ = filelock.Wait(f.file) // what knows no locks, such as some network file systems, is used without
+	// What knows no locks, as some network file systems and systems that are no Unix, is used without:
+	// two processes must not write to one file there.
+	_ = filelock.Wait(f.file)
 	info, err := f.file.Stat()
 	if err != nil {
 		return fileError("look at", f.cfg.Path, err)

@@ -2,8 +2,8 @@
 // have only a look. A lock ends when its file is closed, and so with its process, however
 // that ends.
 //
-// It is flock(2). Elsewhere, and on network file systems that know no locks, each call
-// returns an error that wraps errors.ErrUnsupported.
+// It is flock(2). Where there is none, each call returns an error that is
+// errors.ErrUnsupported, and on network file systems that know no locks, the system's.
 package filelock
 
 import (

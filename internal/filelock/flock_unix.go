@@ -3,8 +3,6 @@
 package filelock
 
 import (
-	"errors"
-	"fmt"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -25,8 +23,6 @@ func lock(f *os.File, how int) error {
 		case unix.EINTR:
 		case unix.EWOULDBLOCK:
 			return ErrHeld
-		case unix.ENOSYS, unix.ENOTSUP, unix.EINVAL:
-			return &os.PathError{Op: "flock", Path: f.Name(), Err: fmt.Errorf("%w (%w)", err, errors.ErrUnsupported)}
 		default:
 			return &os.PathError{Op: "flock", Path: f.Name(), Err: err}
 		}

@@ -29,9 +29,8 @@
 //     was, again and again, and past that place in steps of a thirty-second, with
 //     rests between. A push-back that is the first, or comes after 128 successes, is no
 //     congestion. At limits of 128 and more, nor is one for each 128 of the limit, which
-//     takes the limit down by one only. At a limit of 1
-//     a push-back means a pause: 50 ms, doubled up to one second until something
-//     succeeds.
+//     takes the limit down by one only. At a limit of 1 a push-back means a pause: 50 ms,
+//     doubled up to one second until something succeeds.
 //
 // Latency as such is no signal: objects of a kilobyte and of a gigabyte share a
 // limiter. A limit that is not used up teaches nothing and does not change.
