@@ -147,15 +147,21 @@ func TestABrokerIsRestartedDuringCommits(t *testing.T) {
 	st.check(t, b)
 }
 
-func TestABrokerIsCutOffDuringCommits(t *testing.T) {
-	t.Parallel()
+// behindProxy returns a broker, a backend on it, and what can break their connection.
+func behindProxy(t *testing.T) (*natsserver.Server, *netfault.Proxy, *jetstream.Backend) {
+	t.Helper()
 	s := natsserver.Start(t, natsserver.Options{})
 	proxy, err := netfault.NewProxy(s.Addr())
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { proxy.Close() })
-	b := connect(t, jetstream.Remote{URL: "nats://" + proxy.Addr()})
+	return s, proxy, connect(t, jetstream.Remote{URL: "nats://" + proxy.Addr()})
+}
+
+func TestABrokerIsCutOffDuringCommits(t *testing.T) {
+	t.Parallel()
+	_, proxy, b := behindProxy(t)
 	st := &storm{planners: 50, slices: 100}
 	st.start(t, b)
 	time.Sleep(200 * time.Millisecond)
@@ -174,13 +180,7 @@ func TestABrokerIsCutOffDuringCommits(t *testing.T) {
 // is ended at that moment ends, too.
 func TestAReaderEndsWhileTheConnectionComesBack(t *testing.T) {
 	t.Parallel()
-	s := natsserver.Start(t, natsserver.Options{})
-	proxy, err := netfault.NewProxy(s.Addr())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { proxy.Close() })
-	b := connect(t, jetstream.Remote{URL: "nats://" + proxy.Addr()})
+	s, proxy, b := behindProxy(t)
 	plan(t, b, 1, 1)
 	watcher, err := nats.Connect(s.URL())
 	if err != nil {
