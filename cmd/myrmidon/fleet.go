@@ -165,6 +165,9 @@ func (a *app) work(ctx context.Context, priority int, only []string, adopt bool)
 	if err != nil {
 		return err
 	}
+	in := make(chan os.Signal, 4) // before there can be a job that a signal must not cut off
+	signal.Notify(in, os.Interrupt, syscall.SIGTERM)
+	defer signal.Stop(in)
 	w, err := engine.StartWorker(fleet, engine.WorkerConfig{
 		Workloads: can, Slots: a.slots, Priority: priority, Version: version, Adopt: adopt,
 		Prepare: func(cfg *engine.RunConfig) {
@@ -180,9 +183,6 @@ func (a *app) work(ctx context.Context, priority int, only []string, adopt bool)
 		names = append(names, fmt.Sprintf("%s/%d", l.Name, l.Version))
 	}
 	fmt.Fprintf(a.screen, "myrmidon: worker %s takes %s, %s, from %s (durability %s)\n", w.ID(), strings.Join(names, " "), plural(a.slots, "job")+" at once", fleet.Where(), fleet.Durability())
-	in := make(chan os.Signal, 4)
-	signal.Notify(in, os.Interrupt, syscall.SIGTERM)
-	defer signal.Stop(in)
 	for n := 1; ; n++ {
 		select {
 		case <-w.Done():

@@ -65,25 +65,13 @@ func (a *app) followLogs(ctx context.Context, f shipFlags, in []string) error {
 			return err
 		}
 	}
-	if err := n.open(ctx); err != nil {
+	signalled, working, stop := untilSignals(ctx)
+	defer stop()
+	if err := n.open(working); err != nil {
 		return err
 	}
-	// The first signal lets what is under way end, the second cuts it off.
-	signalled, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
-	defer stop()
 	taking, end := context.WithCancelCause(signalled)
 	defer end(nil)
-	working, cut := context.WithCancel(ctx)
-	defer cut()
-	context.AfterFunc(taking, func() {
-		second := make(chan os.Signal, 1)
-		signal.Notify(second, os.Interrupt, syscall.SIGTERM)
-		select {
-		case <-second:
-			cut()
-		case <-working.Done():
-		}
-	})
 	var watch, feeds sync.WaitGroup
 	watch.Go(func() { n.watch(taking) })
 	watch.Go(func() { n.alarm(taking) })
@@ -100,6 +88,25 @@ func (a *app) followLogs(ctx context.Context, f shipFlags, in []string) error {
 		err = nil
 	}
 	return n.end(err)
+}
+
+// untilSignals returns contexts for what begins work, which the first signal ends, and for what is
+// under way, which the second cuts off. It comes before the first line that tells of readiness:
+// whoever reads that line may signal at once.
+func untilSignals(ctx context.Context) (begin, working context.Context, stop func()) {
+	begin, forget := untilSignal(ctx)
+	working, cut := context.WithCancel(ctx)
+	context.AfterFunc(begin, func() {
+		second := make(chan os.Signal, 1)
+		signal.Notify(second, os.Interrupt, syscall.SIGTERM)
+		defer signal.Stop(second)
+		select {
+		case <-second:
+			cut()
+		case <-working.Done():
+		}
+	})
+	return begin, working, func() { cut(); forget() }
 }
 
 // open opens the sink, the sources and the folder of what is known of them: its checkpoints are

@@ -1,13 +1,17 @@
 package main
 
 import (
+	"bufio"
+	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"myrmidon/internal/logs"
@@ -42,6 +46,38 @@ func TestEventsOutliveAnotherDestination(t *testing.T) {
 	})
 	if sum := f.end(0); sum.Lines.Acked != int64(s.lines) || !strings.Contains(f.told.String(), "2 events left here before") {
 		t.Errorf("%+v\n%s", sum, f.told)
+	}
+}
+
+// Who has read that it takes events may end it at once, and gets its summary.
+func TestAFollowerEndsInOrderAsSoonAsItIsReady(t *testing.T) {
+	s := newLogShop(t, 0, 0)
+	var args []string
+	for i := range 60 { // the others are still to be opened when the first is announced
+		args = append(args, fmt.Sprintf("webhook://127.0.0.1:0/%d", i))
+	}
+	c := s.command(append([]string{"logs", "ship", "--follow", "--to", "file://" + filepath.Join(s.dir, "out.jsonl")}, args...)...)
+	var out bytes.Buffer
+	c.Stdout = &out
+	said, err := c.StderrPipe()
+	if err == nil {
+		err = c.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Process.Kill() })
+	lines := bufio.NewScanner(said)
+	for lines.Scan() && !strings.Contains(lines.Text(), "taking events at") {
+	}
+	if err := c.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	for lines.Scan() {
+	}
+	var sum logs.Summary
+	if err := c.Wait(); err != nil || json.Unmarshal(out.Bytes(), &sum) != nil || len(sum.Sources) != 60 {
+		t.Errorf("%v: %s", err, &out)
 	}
 }
 
