@@ -154,6 +154,7 @@ func (a *app) openQueue(ctx context.Context, dir string) (engine.Backend, error)
 	if err != nil {
 		return nil, err
 	}
+	defer a.hasBegun()
 	return jetstream.Open(ctx, jetstream.Config{Dir: dir, Durability: d, Log: a.log})
 }
 

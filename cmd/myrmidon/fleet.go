@@ -178,6 +178,7 @@ func (a *app) work(ctx context.Context, priority int, only []string, adopt bool)
 	if err != nil {
 		return err
 	}
+	a.hasBegun()
 	var names []string
 	for _, l := range can {
 		names = append(names, fmt.Sprintf("%s/%d", l.Name, l.Version))

@@ -113,6 +113,7 @@ func (a *app) serveStats(ctx context.Context, f *serveFlags, in []string) error 
 		return err
 	}
 	defer collector.Close()
+	a.hasBegun()
 	for _, m := range p.missing {
 		a.complain(m)
 	}

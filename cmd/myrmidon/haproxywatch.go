@@ -170,6 +170,7 @@ func (a *app) watch(ctx context.Context, f *watchFlags, in []string) (err error)
 		return err
 	}
 	defer collector.Close()
+	a.hasBegun()
 	for _, m := range p.missing {
 		a.complain(m)
 	}

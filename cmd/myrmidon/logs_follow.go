@@ -70,6 +70,7 @@ func (a *app) followLogs(ctx context.Context, f shipFlags, in []string) error {
 	if err := n.open(working); err != nil {
 		return err
 	}
+	n.hasBegun()
 	taking, end := context.WithCancelCause(signalled)
 	defer end(nil)
 	var watch, feeds sync.WaitGroup

@@ -69,6 +69,8 @@ type app struct {
 	durabilityGiven bool // by flag or environment
 	slotsGiven      bool
 
+	begun sync.Once
+
 	nats  natsFlags
 	fleet *jetstream.Backend // once it is connected
 	limit []string
@@ -250,6 +252,9 @@ func (a *app) prepare(c *cobra.Command, _ []string) error {
 	}
 	return a.nats.check(fromEnvironment)
 }
+
+// hasBegun is called by a command that runs for long, once it has what it needs.
+func (a *app) hasBegun() { a.begun.Do(func() { giveBackPages(a.log) }) }
 
 // plain makes a name that came from outside fit a line of a terminal: control characters,
 // which could move the cursor or pretend to be another line, become question marks.

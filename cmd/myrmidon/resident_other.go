@@ -1,0 +1,8 @@
+//go:build !linux
+
+package main
+
+import "log/slog"
+
+// giveBackPages is for systems on which it is known how.
+func giveBackPages(*slog.Logger) {}
