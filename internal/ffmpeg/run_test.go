@@ -309,12 +309,32 @@ func TestRunLimits(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			_, err := tl.Run(t.Context(), Command{Args: test.args, Dir: t.TempDir(), Limits: test.limits})
+			out, err := tl.Run(t.Context(), Command{Args: test.args, Dir: t.TempDir(), Limits: test.limits})
 			if err == nil || !strings.Contains(err.Error(), test.want) || !myrmidon.IsPermanent(err) {
 				t.Errorf("got %v, want a permanent error with %q", err, test.want)
 			}
-			t.Log(err)
+			t.Log(err, out.CPU)
 		})
+	}
+}
+
+// The kernel counts CPU time for the limit differently from what it reports.
+func TestAKillIsTheLimitsIfMostOfItWasUsed(t *testing.T) {
+	p := &process{name: "ffmpeg"}
+	for _, test := range []struct {
+		limit, used time.Duration
+		its         bool
+	}{
+		{time.Second, 600 * time.Millisecond, true},
+		{time.Second, 400 * time.Millisecond, false},
+		{time.Hour, 55 * time.Minute, true},
+		{time.Hour, 50 * time.Minute, false},
+		{0, time.Hour, false},
+	} {
+		err := p.killed(syscall.SIGKILL, Limits{CPU: test.limit}, Outcome{CPU: test.used})
+		if its := strings.Contains(err.Error(), "of CPU time"); its != test.its || myrmidon.IsPermanent(err) != test.its {
+			t.Errorf("%v of %v: %v", test.used, test.limit, err)
+		}
 	}
 }
 

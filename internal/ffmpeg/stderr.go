@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strings"
 	"syscall"
+	"time"
 
 	"myrmidon"
 )
@@ -257,14 +258,16 @@ func (e *statusError) Error() string {
 
 const hintBroken = "the file is damaged or not complete: export or fetch it again"
 
+// cpuAhead is by how much the kernel may count CPU time for the limit, which it does by the ticks
+// of its clock, ahead of what it reports in the end: 120 ms of 1 s were seen on a busy machine.
+const cpuAhead = 500 * time.Millisecond
+
 // killed explains the signal that ended the process.
 func (p *process) killed(s syscall.Signal, limits Limits, out Outcome) error {
 	switch {
 	case s == syscall.SIGXFSZ:
 		return myrmidon.Permanent(fmt.Errorf("%s wrote a file beyond its limit of %d bytes and was killed", p.name, limits.FileSize))
-	case limits.CPU > 0 && (s == syscall.SIGKILL || s == syscall.SIGXCPU) && out.CPU >= limits.CPU*9/10:
-		// Not all of it: the kernel counts for the limit a little ahead of what it
-		// reports in the end.
+	case limits.CPU > 0 && (s == syscall.SIGKILL || s == syscall.SIGXCPU) && out.CPU >= limits.CPU-max(limits.CPU/10, cpuAhead):
 		return myrmidon.Permanent(fmt.Errorf("%s used more than its limit of %v of CPU time and was killed", p.name, limits.CPU))
 	case s == syscall.SIGKILL:
 		return myrmidon.WithHint(fmt.Errorf("%s was killed (out of memory?)", p.name),
