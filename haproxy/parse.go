@@ -191,6 +191,14 @@ var errCells = errors.New("it has not as many cells as the header")
 // cells, which has room for all columns. It returns where the next row begins and how many
 // cells there are, and sets mask to their columns.
 func (t *Table) readRow(cells []int64, p int, mask *[maxColumns / 64]uint64) (next, n int, err error) {
+	if next, n, ok := t.readRowAtOnce(cells, p, mask); ok {
+		return next, n, nil
+	}
+	return t.readRowByField(cells, p, mask)
+}
+
+// readRowByField is readRow of any row, on any machine.
+func (t *Table) readRowByField(cells []int64, p int, mask *[maxColumns / 64]uint64) (next, n int, err error) {
 	// The line end of the closing blank line bounds every loop over digits.
 	data := t.raw
 	for base := 0; base < len(cells); base += 64 {
