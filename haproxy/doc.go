@@ -42,7 +42,7 @@
 //
 // # Limits
 //
-// A table takes 8 bytes a cell that is not empty, and its text; a dump may have 256 MiB, a field too. Rows are known by
-// type, proxy and server; of rows with the same key, the n-th belong together. The
-// package needs only the standard library.
+// A table takes 8 bytes a cell that is not empty, and its text; a dump may have 256 MiB, a field
+// too. Rows are known by type, proxy and server; of rows with the same key, the n-th belong
+// together. The package needs only the standard library, and a processor of 64 bits.
 package haproxy
