@@ -56,7 +56,8 @@ func (b *Backend) last(ctx context.Context, subject string) (*stored, error) {
 	return b.lastIn(ctx, streamName, subject)
 }
 
-// lastIn returns the last message on a subject of a stream; errNotThere if there is none.
+// lastIn returns the last message on a subject of a stream; errNotThere if there is none, or with
+// the marker of a key that was removed.
 // It asks the stream's leader: a replica may be behind.
 func (b *Backend) lastIn(ctx context.Context, stream, subject string) (*stored, error) {
 	body, err := json.Marshal(map[string]string{"last_by_subj": subject})
@@ -82,7 +83,7 @@ func (b *Backend) lastIn(ctx context.Context, stream, subject string) (*stored, 
 	case out.Message == nil:
 		return nil, fmt.Errorf("read the last message on %s: the server sent none", subject)
 	case bytes.Contains(out.Message.Headers, []byte("KV-Operation:")), bytes.Contains(out.Message.Headers, []byte("Nats-Marker-Reason:")):
-		return nil, errNotThere // a key that was removed
+		return out.Message, errNotThere
 	}
 	return out.Message, nil
 }

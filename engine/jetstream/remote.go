@@ -331,7 +331,7 @@ func (b *Backend) Put(ctx context.Context, key string, value []byte, rev uint64)
 	err = b.persist(ctx, "store "+key, func(ctx context.Context) (err error) {
 		try++
 		if rev == 0 {
-			next, err = kv.Create(ctx, kvKey(key), value)
+			next, err = b.create(ctx, kv, key, value)
 		} else {
 			next, err = kv.Update(ctx, kvKey(key), value, rev)
 		}
@@ -345,6 +345,26 @@ func (b *Backend) Put(ctx context.Context, key string, value []byte, rev uint64)
 	})
 	if conflict(err) {
 		return 0, fmt.Errorf("%w: %s", engine.ErrConflict, key)
+	}
+	return next, err
+}
+
+// create stores an entry that there is none of. Of one that was forgotten a marker is left, which
+// the leader is asked for: the client library's Create asks any replica, and takes one that is
+// behind, or that does not answer, for an entry that is there.
+func (b *Backend) create(ctx context.Context, kv jetstream.KeyValue, key string, value []byte) (uint64, error) {
+	next, err := kv.Update(ctx, kvKey(key), value, 0)
+	if !conflict(err) {
+		return next, err
+	}
+	last, lastErr := b.lastIn(ctx, "KV_"+kv.Bucket(), "$KV."+kv.Bucket()+"."+kvKey(key))
+	switch {
+	case errors.Is(lastErr, errNotThere) && last != nil:
+		return kv.Update(ctx, kvKey(key), value, last.Sequence)
+	case errors.Is(lastErr, errNotThere): // the marker has expired since
+		return kv.Update(ctx, kvKey(key), value, 0)
+	case lastErr != nil:
+		return 0, lastErr
 	}
 	return next, err
 }
