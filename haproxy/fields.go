@@ -7,13 +7,14 @@ const (
 	maxAtOnce = 256 // columns
 )
 
-// readRowAtOnce is readRow of a row that has no quotes, is not long, and is not at the end of its
-// dump. Of others, and where there is no readFields, it returns false, and cells and mask are as it
-// leaves them.
+// readRowAtOnce is readRow of a row that has no quotes, no more than 1,024 bytes and 256 columns, and
+// is not one of the last of its dump: up to 71 bytes behind its line end are read, too. If it returns
+// false the row must be read field by field, which tells what is wrong with it; cells and mask may have
+// been written to. It takes room for one cell more than there are columns.
 func (t *Table) readRowAtOnce(cells []int64, p int, mask *[maxColumns / 64]uint64) (next, n int, ok bool) {
-	blocks := min((len(t.raw)-p-8)/block, maxBlocks)
+	blocks := min((len(t.raw)-p-8)/block, maxBlocks) // 8: readFields looks behind them
 	columns := len(cells)
-	// A row that is wrong may have something behind its last comma.
+	// A row that is wrong may have something behind its last comma: the one cell more is for that.
 	if !hasReadFields || blocks <= 0 || columns > maxAtOnce || cap(cells) == columns {
 		return 0, 0, false
 	}

@@ -39,8 +39,13 @@
 // func readFields(row *byte, blocks, offset int, cells *int64, columns int, mask *uint64) (length, n, fields int, odd bool)
 //
 // SI is the block, CX how many are left, BX the row. R8 has a bit for each comma and line end of
-// the block, R12 that of the byte before it. DI is where the next cell goes. R13 counts fields,
-// R15 those that are odd. R14 is where a field began that goes on from the block before, or 0.
+// the block, R12 that of the byte before it, R9 one for each place where a field begins or ends. A
+// field begins at R10 and has R11 bytes, of which AX has the first. DI is where the next cell goes.
+// R13 counts fields, R15 is 1 if one is odd. R14 is where a field began that goes on from the block
+// before, or 0. X10, X11 and X12 are 16 commas, line ends and quotes, X13 is not 0 if a quote was seen.
+//
+// A function of ABI0 may change any register but SP and BP: R14 and X15 are set again behind it
+// (cmd/compile/abi-internal.md). It is never preempted.
 TEXT ·readFields(SB), NOSPLIT, $0-73
 	MOVQ       row+0(FP), SI
 	MOVQ       blocks+8(FP), CX
@@ -89,14 +94,16 @@ block:
 
 whole:
 	// Of two bytes side by side of which one is a comma and the other is not, the second is where a
-	// field begins or ends.
+	// field that is not empty begins or ends. So bits come in pairs, but for one of the block before
+	// and one that goes on in the next.
 	LEAQ  (R12)(R8*2), R9
 	XORQ  R8, R9
 	ANDQ  AX, R9
 	MOVQ  R8, R12
 	SHRQ  $63, R12
 
-	// A bit of the mask for each field.
+	// A bit of the mask for each field: where its comma is, one ends there that is not empty. The
+	// bits of the commas, side by side, go to R13 and on, in two words.
 	MOVQ  R9, R10
 	ANDQ  R8, R10
 	PEXTQ R8, R10, R10
@@ -133,7 +140,8 @@ field:
 	CMPQ   R10, $56
 	JHI    one
 
-	// Four fields of a digit each are the most common there are.
+	// Four fields of a digit each, up to the fourth's comma, are the most common there are. Eight
+	// bytes of them less 0,0,0,0, are four words that are numbers.
 	MOVQ     $0x2c302c302c302c30, DX
 	XORQ     AX, DX
 	MOVQ     $0x0006000600060006, R8
@@ -196,7 +204,7 @@ several:
 	ADDQ  $8, DI
 	JMP   field
 
-	// The last eight bytes, and what is before them.
+	// The last eight bytes, and what is before them. The cell is written twice.
 long:
 	CMPQ  R11, $16
 	JHI   longer
@@ -221,6 +229,7 @@ long:
 	ADDQ  $8, DI
 	JMP   field
 
+	// Of more than 16 bytes only the first eight are looked at: Go reads the number, if it is one.
 longer:
 	MOVQ $0x3030303030303030, R8
 	XORQ AX, R8
@@ -247,6 +256,7 @@ text:
 odd:
 	MOVQ $1, R15
 
+	// Text, as textCell has it.
 plain:
 	SUBQ BX, R10
 	ADDQ offset+16(FP), R10

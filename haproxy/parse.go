@@ -82,7 +82,7 @@ func checkEnd(data []byte) error {
 
 // readHeader takes the schema of the last dump again if the header is the same.
 func (t *Table) readHeader(line []byte) error {
-	if t.schema != nil && t.schema.header == string(line) {
+	if t.schema != nil && t.schema.isOf(line) {
 		return nil
 	}
 	t.schema = nil

@@ -218,3 +218,11 @@ func TestTypedAndJSONSayWhatTheyAre(t *testing.T) {
 		}
 	}
 }
+
+// A table that holds a merge of several headers has none of its own that a dump could have.
+func TestAHeaderOfNothingIsNotThatOfAMerge(t *testing.T) {
+	table := merge(t, parse(t, small), parse(t, version3))
+	if err := table.ParseCSV([]byte("# \n\n")); !errors.Is(err, ErrNotStats) {
+		t.Errorf("it gives %v", err)
+	}
+}

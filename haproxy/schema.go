@@ -10,7 +10,7 @@ import (
 
 // A schema is what a header says.
 type schema struct {
-	header string // the first line of the dump, without "# "
+	header string // the first line of the dump, without "# "; "" where it is of no CSV, such as a merge of several headers
 	names  []string
 	keys   []string // names; a repeated one is numbered
 	index  map[string]int
@@ -50,6 +50,10 @@ func newSchema(names []string, trailing bool) (*schema, error) {
 	}
 	return s, nil
 }
+
+// isOf is whether a dump with this header has the schema. None has that of a merge, whose header is
+// not one of no columns.
+func (s *schema) isOf(header []byte) bool { return s.header != "" && s.header == string(header) }
 
 // typeOf reads the type of row i from its cells.
 func (t *Table) typeOf(i int) Type {

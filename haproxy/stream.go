@@ -131,7 +131,7 @@ func (f *inflow) follow(csv []byte) {
 
 		if !f.began {
 			line := bytes.IndexByte(csv, '\n')
-			if !bytes.HasPrefix(csv, []byte("# ")) || string(csv[2:line]) != t.schema.header {
+			if !bytes.HasPrefix(csv, []byte("# ")) || !t.schema.isOf(csv[2:line]) {
 				f.stuck = true
 				return
 			}

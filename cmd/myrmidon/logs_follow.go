@@ -95,19 +95,22 @@ func (a *app) followLogs(ctx context.Context, f shipFlags, in []string) error {
 // under way, which the second cuts off. It comes before the first line that tells of readiness:
 // whoever reads that line may signal at once.
 func untilSignals(ctx context.Context) (begin, working context.Context, stop func()) {
-	begin, forget := untilSignal(ctx)
+	in := make(chan os.Signal, 2) // the second may come before the first was looked at
+	signal.Notify(in, os.Interrupt, syscall.SIGTERM)
 	working, cut := context.WithCancel(ctx)
-	context.AfterFunc(begin, func() {
-		second := make(chan os.Signal, 1)
-		signal.Notify(second, os.Interrupt, syscall.SIGTERM)
-		defer signal.Stop(second)
-		select {
-		case <-second:
-			cut()
-		case <-working.Done():
+	begin, end := context.WithCancel(working)
+	var heed sync.WaitGroup
+	heed.Go(func() {
+		for _, cancel := range []context.CancelFunc{end, cut} {
+			select {
+			case <-in:
+				cancel()
+			case <-working.Done():
+				return
+			}
 		}
 	})
-	return begin, working, func() { cut(); forget() }
+	return begin, working, func() { signal.Stop(in); cut(); heed.Wait() }
 }
 
 // open opens the sink, the sources and the folder of what is known of them: its checkpoints are

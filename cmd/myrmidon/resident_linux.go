@@ -10,15 +10,24 @@ import (
 
 // giveBackPages lets the kernel take back those pages of the program's own file that were read so
 // far. Most are of the beginning of packages that this command never calls: 8 of 17 MB that would
-// be counted as resident while it runs. What is needed again is mapped again, from memory. It takes
-// some 2 ms, so it is for commands that run for long.
+// be counted as resident while it runs. What is needed again is mapped again, from the kernel's
+// memory as a rule. It takes some 2 ms, so it is for commands that run for long.
+//
+// MADV_DONTNEED makes a page what its file has (madvise(2)), so it must not reach memory that
+// differs from its file, nor memory that another goroutine may have unmapped and mapped anew since
+// its address was read. The program's own file stays where it is.
 func giveBackPages(log *slog.Logger) {
+	program, err := os.Readlink("/proc/self/exe")
+	if err != nil {
+		log.Debug("the program's own file stays resident", "err", err)
+		return
+	}
 	maps, err := os.ReadFile("/proc/self/smaps")
 	if err != nil {
 		log.Debug("the program's own file stays resident", "err", err)
 		return
 	}
-	for _, m := range cleanFiles(maps) {
+	for _, m := range cleanMappings(maps, program) {
 		if _, _, errno := syscall.Syscall(syscall.SYS_MADVISE, m.start, m.end-m.start, syscall.MADV_DONTNEED); errno != 0 {
 			log.Debug("the program's own file stays resident", "err", errno)
 		}
@@ -28,12 +37,14 @@ func giveBackPages(log *slog.Logger) {
 // extent is a part of the address space.
 type extent struct{ start, end uintptr }
 
-// cleanFiles returns the mappings of files, as proc_pid_smaps(5) has them, that cannot be written
-// and have no page of which there is no copy in the file. A loader may have written to others before
-// it forbade that.
-func cleanFiles(smaps []byte) (out []extent) {
+// cleanMappings returns the mappings of a file, as proc_pid_smaps(5) has them, that cannot be written
+// and have no page that differs from the file, in memory or swapped out. Others may have such pages:
+// of a position-independent program a loader wrote to them before it forbade that, and a debugger
+// writes breakpoints. The file's name is as /proc/self/exe has it, which says the same as smaps does
+// if the file was deleted or replaced, or has no name.
+func cleanMappings(smaps []byte, file string) (out []extent) {
 	var m extent
-	file := false
+	clean := false
 	for line := range bytes.Lines(smaps) {
 		fields := bytes.Fields(line)
 		switch {
@@ -41,9 +52,13 @@ func cleanFiles(smaps []byte) (out []extent) {
 		case fields[0][len(fields[0])-1] != ':': // the first line of a mapping
 			var ok bool
 			m, ok = parseExtent(fields[0])
-			file = ok && len(fields) == 6 && fields[1][0] == 'r' && fields[1][1] == '-' && fields[5][0] == '/'
-		case file && string(fields[0]) == "Anonymous:" && string(fields[1]) == "0":
-			out = append(out, m)
+			clean = ok && fields[1][0] == 'r' && fields[1][1] == '-' && bytes.HasSuffix(line, []byte(" "+file+"\n"))
+		case string(fields[0]) == "Anonymous:":
+			clean = clean && string(fields[1]) == "0"
+		case string(fields[0]) == "Swap:": // comes behind Anonymous
+			if clean && string(fields[1]) == "0" {
+				out = append(out, m)
+			}
 		}
 	}
 	return out

@@ -7,27 +7,44 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 )
 
-func TestCleanFilesAreThoseThatNobodyWroteTo(t *testing.T) {
-	const smaps = `00400000-00500000 r-xp 00000000 fe:00 7   /bin/myrmidon
+func TestCleanMappingsAreThoseThatNobodyWroteTo(t *testing.T) {
+	want := []extent{{0x400000, 0x500000}, {0x600000, 0x700000}}
+	for _, file := range []string{"/bin/myrmidon", "/opt/my tools/myrmidon", "/bin/myrmidon (deleted)", "/memfd:myrmidon (deleted)"} {
+		smaps := strings.ReplaceAll(`00400000-00500000 r-xp 00000000 fe:00 7   FILE
 Size:               1024 kB
 Anonymous:             0 kB
-00500000-00600000 r--p 00100000 fe:00 7   /bin/myrmidon
+Swap:                  0 kB
+00500000-00600000 r--p 00100000 fe:00 7   FILE
 Anonymous:             4 kB
-00600000-00700000 r--p 00200000 fe:00 7   /bin/myrmidon
+Swap:                  0 kB
+00600000-00700000 r--p 00200000 fe:00 7   FILE
 Anonymous:             0 kB
-00700000-00800000 rw-p 00300000 fe:00 7   /bin/myrmidon
+Swap:                  0 kB
+SwapPss:               0 kB
+00700000-00800000 rw-p 00300000 fe:00 7   FILE
 Anonymous:             0 kB
+Swap:                  0 kB
 00800000-00900000 r--p 00000000 00:00 0
 Anonymous:             0 kB
+Swap:                  0 kB
 00900000-00a00000 r-xp 00000000 00:00 0   [vdso]
 Anonymous:             0 kB
+Swap:                  0 kB
+00a00000-00b00000 r--p 00400000 fe:00 7   FILE
+Anonymous:             0 kB
+Swap:                  4 kB
+00b00000-00c00000 r-xp 00000000 fe:00 8   /lib/libc.so.6
+Anonymous:             0 kB
+Swap:                  0 kB
 VmFlags: rd ex
-`
-	if got, want := cleanFiles([]byte(smaps)), []extent{{0x400000, 0x500000}, {0x600000, 0x700000}}; !slices.Equal(got, want) {
-		t.Errorf("%x, want %x", got, want)
+`, "FILE", file)
+		if got := cleanMappings([]byte(smaps), file); !slices.Equal(got, want) {
+			t.Errorf("%s: %x, want %x", file, got, want)
+		}
 	}
 }
 

@@ -330,6 +330,7 @@ func TestAKillIsTheLimitsIfMostOfItWasUsed(t *testing.T) {
 		{time.Hour, 55 * time.Minute, true},
 		{time.Hour, 50 * time.Minute, false},
 		{0, time.Hour, false},
+		{300 * time.Millisecond, 100 * time.Millisecond, false}, // such a limit is 1 s
 	} {
 		err := p.killed(syscall.SIGKILL, Limits{CPU: test.limit}, Outcome{CPU: test.used})
 		if its := strings.Contains(err.Error(), "of CPU time"); its != test.its || myrmidon.IsPermanent(err) != test.its {

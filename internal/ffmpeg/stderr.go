@@ -264,10 +264,11 @@ const cpuAhead = 500 * time.Millisecond
 
 // killed explains the signal that ended the process.
 func (p *process) killed(s syscall.Signal, limits Limits, out Outcome) error {
+	most := (limits.CPU + time.Second - 1).Truncate(time.Second) // as the kernel has it
 	switch {
 	case s == syscall.SIGXFSZ:
 		return myrmidon.Permanent(fmt.Errorf("%s wrote a file beyond its limit of %d bytes and was killed", p.name, limits.FileSize))
-	case limits.CPU > 0 && (s == syscall.SIGKILL || s == syscall.SIGXCPU) && out.CPU >= limits.CPU-max(limits.CPU/10, cpuAhead):
+	case limits.CPU > 0 && (s == syscall.SIGKILL || s == syscall.SIGXCPU) && out.CPU >= most-max(most/10, cpuAhead):
 		return myrmidon.Permanent(fmt.Errorf("%s used more than its limit of %v of CPU time and was killed", p.name, limits.CPU))
 	case s == syscall.SIGKILL:
 		return myrmidon.WithHint(fmt.Errorf("%s was killed (out of memory?)", p.name),
