@@ -189,14 +189,16 @@ func TestAMessageIsKeptPastItsFirstTerm(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		f.source.(*followed).api.Client = &http.Client{Transport: inProcess{stub}}
+		q := f.source.(*followed)
+		q.api.Client = &http.Client{Transport: inProcess{stub}}
+		q.visibility = 6 * time.Second
 		var came calls
 		end := run(t, f, func(context.Context, Object) error {
 			came.add("slow")
-			time.Sleep(2*visibility + time.Second)
+			time.Sleep(2*q.visibility + time.Second)
 			return nil
 		})
-		time.Sleep(3 * visibility)
+		time.Sleep(3 * q.visibility)
 		end()
 		if stub.Deleted() != 1 || stub.Received() != 1 || came.of("slow") != 1 || stub.Hidden() == 0 {
 			t.Errorf("deleted %d times, received %d times, handled %d times, kept %d times", stub.Deleted(), stub.Received(), came.of("slow"), stub.Hidden())
