@@ -170,7 +170,12 @@ func TestAWatcherDoesWhatOthersAskFor(t *testing.T) {
 	}
 	s.until("answers", func() bool {
 		there := s.s3.Keys("commands")
-		return slices.Contains(there, "nowhere/clone-response") && slices.Contains(there, "7-films-other/one-segment-response")
+		return slices.Contains(there, "nowhere/clone-response") && slices.Contains(there, "7-films-other/one-segment-response") &&
+			slices.Contains(there, "broken/clone-response") && slices.Contains(there, "local/clone-response")
+	})
+	s.until("end of the runs", func() bool { // one that is cut off by the signal is the watcher's status
+		out, _, _ := s.run("runs", "--json")
+		return strings.Count(out, `"state":"succeeded"`) == 2
 	})
 	if _, ok := s.s3.Object("other", "one/1"); !ok {
 		t.Error("what was asked for by the article's long key was not copied")

@@ -442,20 +442,27 @@ func TestLimitsOfRateAndBandwidth(t *testing.T) {
 		}
 		return nil
 	})
-	out, problems, exit := s.run("clone", "s3://from", "s3://into", "--rate", "150", "-q")
-	took := at[len(at)-1].Sub(at[1]) // the first one looks whether it may write
-	if exit != 0 || len(at) < 301 || took < time.Duration(len(at)-1-15)*time.Second/150 || took > 4*time.Second {
-		t.Errorf("exit %d: %d requests in %v\n%s%s", exit, len(at), took, out, problems)
+	const rate, burst, late = 150, 15, 10
+	out, problems, exit := s.run("clone", "s3://from", "s3://into", "--rate", "150", "--concurrency", "8", "-q")
+	if exit != 0 || len(at) < 301 {
+		t.Fatalf("exit %d: %d requests\n%s%s", exit, len(at), out, problems)
 	}
-	// 300 more than in any second, and what was not used of a tenth of one.
-	for i := range at {
-		n := 0
-		for j := i; j < len(at) && at[j].Sub(at[i]) < time.Second; j++ {
-			n++
+	// In any time there are as many as are due, and what was not used of a tenth of a second. Where
+	// the server lags, those under way come late, and with later ones: not more than are under way.
+	best := 0
+	for i := range at { // the first one looks whether it may write
+		for j := i; i > 0 && j < len(at); j++ {
+			took, n := at[j].Sub(at[i]), j-i+1
+			if took < time.Second {
+				best = max(best, n)
+			}
+			if float64(n) > rate*took.Seconds()+burst+late {
+				t.Fatalf("%d requests within %v", n, took)
+			}
 		}
-		if n > 150+15+10 {
-			t.Fatalf("%d requests within a second", n)
-		}
+	}
+	if best < rate/2 {
+		t.Errorf("at most %d requests within a second", best)
 	}
 	s.s3.Inject(nil)
 	for _, k := range []string{"m1", "m2", "m3", "m4"} {
@@ -465,13 +472,13 @@ func TestLimitsOfRateAndBandwidth(t *testing.T) {
 	}
 	start := time.Now()
 	out, problems, exit = s.run("clone", "s3://from", "./out", "--bwlimit", "2MB", "--include", "m*", "-q")
-	if took := time.Since(start); exit != 0 || took < 1900*time.Millisecond || took > 6*time.Second {
+	if took := time.Since(start); exit != 0 || took < 1900*time.Millisecond || took > 30*time.Second {
 		t.Errorf("4 MB at 2 MB a second took %v, exit %d\n%s%s", took, exit, out, problems)
 	}
 	// What the service copies by itself is not bound.
 	start = time.Now()
 	out, problems, exit = s.run("clone", "s3://from", "s3://into", "--bwlimit", "1kB", "--include", "m*", "-q")
-	if took := time.Since(start); exit != 0 || took > 5*time.Second {
+	if took := time.Since(start); exit != 0 || took > time.Minute { // 4 MB at 1 kB a second would take an hour
 		t.Errorf("server-side copies took %v, exit %d\n%s%s", took, exit, out, problems)
 	}
 }
@@ -548,7 +555,6 @@ func TestAListOnAFleet(t *testing.T) {
 		return c
 	}
 	first := worker()
-	worker()
 	var list strings.Builder
 	for i := range n {
 		fmt.Fprintf(&list, "films/%06d/index.m3u8\n", 2*i)
@@ -562,11 +568,9 @@ func TestAListOnAFleet(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(30 * time.Second); s.s3.Arrivals("into").Objects < n/4; time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("nothing arrives")
-		}
-	}
+	s.until("copies by the first", func() bool { return s.s3.Arrivals("into").Objects > 0 }) // or it may have none under way
+	worker()
+	s.until("copies", func() bool { return s.s3.Arrivals("into").Objects >= n/4 })
 	if err := first.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}

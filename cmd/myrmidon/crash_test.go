@@ -26,12 +26,13 @@ import (
 type shop struct {
 	t                         *testing.T
 	dir, program, film, calls string
+	held                      string // while this file is there, encoders wait before they begin
 }
 
 func newShop(t *testing.T, seconds int) *shop {
 	t.Helper()
 	dir := t.TempDir()
-	s := &shop{t: t, dir: dir, program: filepath.Join(dir, "myrmidon"), calls: filepath.Join(dir, "calls")}
+	s := &shop{t: t, dir: dir, program: filepath.Join(dir, "myrmidon"), calls: filepath.Join(dir, "calls"), held: filepath.Join(dir, "held")}
 	if out, err := exec.Command("go", "build", "-o", s.program, ".").CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
@@ -52,7 +53,7 @@ func newShop(t *testing.T, seconds int) *shop {
 			t.Fatalf("%v (make test installs ffmpeg)", err)
 		}
 		// A folder for each call: what the program limits is the size of files.
-		script := fmt.Sprintf("#!/bin/sh\ncase \"$*\" in *libx264*-map*|*'-c:a aac'*) mkdir '%s'/$$ ;; esac\nexec %s \"$@\"\n", s.calls, real)
+		script := fmt.Sprintf("#!/bin/sh\ncase \"$*\" in *libx264*-map*|*'-c:a aac'*) mkdir '%s'/$$; while [ -e '%s' ]; do sleep 0.05; done ;; esac\nexec %s \"$@\"\n", s.calls, s.held, real)
 		if err := os.MkdirAll(tools, 0o700); err != nil {
 			t.Fatal(err)
 		}
@@ -73,6 +74,21 @@ func (s *shop) command(run string, args ...string) *exec.Cmd {
 
 func (s *shop) transcode(run string) *exec.Cmd {
 	return s.command(run, "transcode", s.film, "--to", filepath.Join(s.dir, run, "out"), "--product", "small.yaml", "-q")
+}
+
+// hold lets no encoder begin until release: whoever is caught at work has not ended meanwhile.
+func (s *shop) hold() {
+	s.t.Helper()
+	if err := os.WriteFile(s.held, nil, 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *shop) release() {
+	s.t.Helper()
+	if err := os.Remove(s.held); err != nil {
+		s.t.Fatal(err)
+	}
 }
 
 // encodes counts the calls of ffmpeg that encoded something so far.
@@ -266,21 +282,22 @@ func (s *shop) settledOrphans() (pids []string) {
 }
 
 // start starts a transcode and returns once chunks are being encoded.
-func (s *shop) start(run string) (*exec.Cmd, *bytes.Buffer) {
+func (s *shop) start(run string) (*exec.Cmd, *told) {
 	s.t.Helper()
 	c := s.transcode(run)
 	return c, s.await(c)
 }
 
 // await starts a command and returns its output once something is being encoded.
-func (s *shop) await(c *exec.Cmd) *bytes.Buffer {
+func (s *shop) await(c *exec.Cmd) *told {
 	s.t.Helper()
 	before := s.encodes()
-	out := new(bytes.Buffer)
+	out := new(told)
 	c.Stdout, c.Stderr = out, out
 	if err := c.Start(); err != nil {
 		s.t.Fatal(err)
 	}
+	s.t.Cleanup(func() { _ = c.Process.Kill() }) // it may have ended
 	for deadline := time.Now().Add(20 * time.Second); ; {
 		if s.encodes() > before {
 			return out
@@ -290,6 +307,26 @@ func (s *shop) await(c *exec.Cmd) *bytes.Buffer {
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
+}
+
+// ended waits for a command, and returns its status.
+func (s *shop) ended(c *exec.Cmd) int {
+	s.t.Helper()
+	done := make(chan error, 1)
+	go func() { done <- c.Wait() }()
+	select {
+	case err := <-done:
+		return status(err)
+	case <-time.After(30 * time.Second):
+		s.t.Fatalf("%q does not end", c.Args)
+		return -1
+	}
+}
+
+// drains waits until a command has heard its first signal.
+func (s *shop) drains(out *told) {
+	s.t.Helper()
+	until(s.t, "the first signal is heard", func() bool { return strings.Contains(out.String(), "finishing the jobs under way") })
 }
 
 func status(err error) int {
@@ -328,19 +365,16 @@ func TestSignalsDrainThenEnd(t *testing.T) {
 		t.Errorf("%d encodes, want 9: drained jobs were done again", n)
 	}
 
+	s.hold() // what is under way does not end by itself
 	c, out = s.start("twice")
 	for range 2 {
 		if err := c.Process.Signal(syscall.SIGTERM); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(50 * time.Millisecond) // two signals at once may be one
+		s.drains(out) // two signals at once may be one
 	}
-	began := time.Now()
-	if got := status(c.Wait()); got != exitInterrupted {
+	if got := s.ended(c); got != exitInterrupted {
 		t.Fatalf("status %d after two SIGTERM, want %d\n%s", got, exitInterrupted, out)
-	}
-	if took := time.Since(began); took > 3*time.Second {
-		t.Errorf("the second signal took %v", took)
 	}
 	if o := s.settledOrphans(); len(o) > 0 {
 		t.Errorf("ffmpeg is left: %v", o)
@@ -361,11 +395,14 @@ func TestSignalLeavesNoRunsOfInputsThatWereNotBegun(t *testing.T) {
 		}
 		args = append(args, path)
 	}
+	s.hold()
 	c := s.command("many", args...)
 	out := s.await(c)
 	if err := c.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
 	}
+	s.drains(out)
+	s.release()
 	if got := status(c.Wait()); got != exitInterrupted || !strings.Contains(out.String(), "of 12 began\n  repeat the command") {
 		t.Errorf("status %d, want %d and what was not begun\n%s", got, exitInterrupted, out)
 	}
@@ -400,6 +437,7 @@ func TestRunUnderNohupOutlivesItsTerminal(t *testing.T) {
 func TestOtherTerminalCancelsPausesAndIsRefused(t *testing.T) {
 	long.Test(t)
 	s := newShop(t, 192)
+	s.hold()
 	c, out := s.start("other")
 	control := func(args ...string) string {
 		t.Helper()
@@ -418,33 +456,24 @@ func TestOtherTerminalCancelsPausesAndIsRefused(t *testing.T) {
 		t.Errorf("runs of a paused run:\n%s", got)
 	}
 	// A paused run uses no CPU: its ffmpeg processes are stopped.
-	stopped := func() bool {
-		for _, p := range s.orphans() {
+	until(t, "ffmpeg stops in a paused run", func() bool {
+		all := s.orphans()
+		for _, p := range all {
 			pid, _, _ := strings.Cut(p, " ")
 			stat, err := os.ReadFile("/proc/" + pid + "/stat")
 			if err == nil && !strings.Contains(string(stat), ") T ") {
 				return false
 			}
 		}
-		return true
-	}
-	for deadline := time.Now().Add(time.Second); !stopped() && time.Now().Before(deadline); {
-		time.Sleep(10 * time.Millisecond)
-	}
-	if !stopped() {
-		t.Errorf("ffmpeg goes on in a paused run: %v", s.orphans())
-	}
+		return len(all) > 0
+	})
 	if got := control("runs", "show", "latest"); !strings.Contains(got, "state    paused") {
 		t.Errorf("show of a paused run:\n%s", got)
 	}
 	control("runs", "resume", "latest")
-	began := time.Now()
-	control("runs", "cancel", "latest")
-	if got := status(c.Wait()); got != exitInterrupted {
+	control("runs", "cancel", "latest") // ends what is held
+	if got := s.ended(c); got != exitInterrupted {
 		t.Errorf("a cancelled command ended with status %d, want %d\n%s", got, exitInterrupted, out)
-	}
-	if took := time.Since(began); took > 2*time.Second {
-		t.Errorf("cancelling took %v", took)
 	}
 	if got := control("runs"); !strings.Contains(got, "cancelled") {
 		t.Errorf("runs after a cancel:\n%s", got)

@@ -1,9 +1,9 @@
 package main
 
 import (
-	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -13,16 +13,16 @@ import (
 	"myrmidon/internal/testkit/sinkfault"
 )
 
-// worker starts a fleet's worker with a state folder of its own.
-func (s *logShop) worker(name string) *exec.Cmd {
+// worker starts a fleet's worker with a state folder of its own; says is what it says.
+func (s *logShop) worker(name string) (c *exec.Cmd, says *told) {
 	s.t.Helper()
-	c := s.command("worker", "--slots", "1")
+	c, says = s.command("worker", "--slots", "1"), new(told)
 	c.Env = append(c.Env, "MYRMIDON_STATE="+filepath.Join(s.dir, name))
-	c.Stderr = os.Stderr
+	c.Stderr = says
 	if err := c.Start(); err != nil {
 		s.t.Fatal(err)
 	}
-	return c
+	return c, says
 }
 
 // A worker that is killed is not told from one that is stopped at once, but that its jobs come
@@ -38,16 +38,17 @@ func TestAFleetShipsLogsThoughAWorkerIsCutOff(t *testing.T) {
 	}
 	server := sinkfault.NewLumberjack(l, func(int) sinkfault.Window { return sinkfault.Window{Late: 40 * time.Millisecond} })
 	defer server.Close()
-	first := s.worker("one")
+	first, _ := s.worker("one")
 	var second *exec.Cmd
+	var says *told
 	cut := make(chan struct{})
 	go func() {
 		defer close(cut)
 		for began := time.Now(); len(server.Received()) < s.lines/4 && time.Since(began) < 30*time.Second; {
 			time.Sleep(5 * time.Millisecond)
 		}
-		second = s.worker("two") // it has all that the first leaves, which is most
-		for range 2 {            // the first signal lets jobs end, the second stops at once
+		second, says = s.worker("two") // it has all that the first leaves, which is most
+		for range 2 {                  // the first signal lets jobs end, the second stops at once
 			if err := first.Process.Signal(syscall.SIGTERM); err != nil {
 				t.Error(err)
 			}
@@ -59,6 +60,7 @@ func TestAFleetShipsLogsThoughAWorkerIsCutOff(t *testing.T) {
 	}()
 	sum, problems := s.run(0, "logs", "ship", "s3://logs/AWSLogs/", "--to", "lumberjack://"+server.Addr(), "-q")
 	<-cut
+	until(t, "the second takes jobs: the first may have done all of them", func() bool { return strings.Contains(says.String(), " takes ") })
 	if err := second.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Error(err)
 	}

@@ -212,10 +212,13 @@ func TestLogsFollowManySources(t *testing.T) {
 		if err != nil || json.Unmarshal(data, &is) != nil {
 			return false
 		}
+		acked, waiting := int64(0), int64(0) // what is acknowledged counts for its source a little later, and waits until then
 		for _, of := range is.Sources {
 			by[of.Name] = of
+			acked += of.Lines.Acked
+			waiting += of.Waiting
 		}
-		return is.Lines.Acked == int64(s.lines+1) && by["disk"].Quiet && by["gone"].Failing != ""
+		return is.Lines.Acked == int64(s.lines+1) && acked == is.Lines.Acked && waiting == 0 && by["disk"].Quiet && by["gone"].Failing != ""
 	})
 	if name := <-alarms; name != "disk" {
 		t.Errorf("%s is told as quiet", name)
@@ -315,6 +318,7 @@ func TestAFollowerWaitsForARefusingDestination(t *testing.T) {
 		data, err := os.ReadFile(file)
 		return err == nil && strings.Contains(string(data), `"lastError":`) && strings.Contains(string(data), "security_exception")
 	})
+	until(t, "the message is given back", func() bool { return stub.Hidden() > 0 }) // or that comes after its term is ended here
 	open.Store(true)
 	stub.Expire()
 	until(t, "the message is deleted", func() bool { return stub.Deleted() == 1 })

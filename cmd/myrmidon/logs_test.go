@@ -20,6 +20,7 @@ import (
 	"github.com/elastic/go-lumber/lj"
 	lumber "github.com/elastic/go-lumber/server/v2"
 
+	"myrmidon/engine"
 	"myrmidon/internal/logs"
 	"myrmidon/internal/testkit/kinesalite"
 	"myrmidon/internal/testkit/long"
@@ -389,7 +390,11 @@ func TestAKilledShipmentLosesNothing(t *testing.T) {
 		}
 		<-ended
 		kills++
-		if _, err := os.Stat(filepath.Join(s.dir, "state")); err == nil {
+		state, err := engine.OpenState(filepath.Join(s.dir, "state"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := state.Find("latest"); err == nil { // or it was killed before there was a run
 			args = []string{"runs", "resume", "latest", "-q"}
 		}
 	}

@@ -334,8 +334,10 @@ func TestNothingIsLostOrDoubled(t *testing.T) {
 }
 
 func TestASlowServerIsGivenUp(t *testing.T) {
-	bulk := sinkfault.NewBulk(func(int) sinkfault.Call { return sinkfault.Call{Late: 200 * time.Millisecond} })
+	over := make(chan struct{})
+	bulk := sinkfault.NewBulk(func(int) sinkfault.Call { <-over; return sinkfault.Call{} })
 	s := serve(t, bulk, elastic.Config{Timeout: 20 * time.Millisecond})
+	defer close(over)
 	if err := s.Send(t.Context(), records(1)); err == nil || myrmidon.IsPermanent(err) {
 		t.Errorf("Send: %v, want an error of the moment", err)
 	}
