@@ -43,6 +43,7 @@ type Config struct {
 // to sums and to nothing else.
 type Collector struct {
 	cfg    Config
+	late   time.Duration // how long a target that hangs holds up what comes after it
 	slots  []*slot
 	gone   []*slot // that SetTargets took out, the oldest first
 	merger Merger
@@ -131,7 +132,7 @@ func New(cfg Config) (*Collector, error) {
 		cfg.Concurrency = 64
 	}
 	// Without rules those built in are made when the first dump is there.
-	c := &Collector{cfg: cfg, rules: cfg.Rules, now: time.Now, next: new(Table), learned: make(map[string]bool)}
+	c := &Collector{cfg: cfg, late: cfg.Timeout / 4, rules: cfg.Rules, now: time.Now, next: new(Table), learned: make(map[string]bool)}
 	c.turn.L = &c.turnMu
 	c.snap.Table = new(Table)
 	if err := c.SetTargets(cfg.Targets); err != nil {
@@ -143,11 +144,21 @@ func New(cfg Config) (*Collector, error) {
 // ReadAll reads all targets once and merges them: New, one Poll, and its Snapshot. The
 // error wraps ErrNone if no target answered; that some did not is in the Snapshot.
 func ReadAll(ctx context.Context, cfg Config) (*Snapshot, error) {
-	c, err := New(cfg)
+	c, err := newOnce(cfg)
 	if err != nil {
 		return nil, err
 	}
 	defer c.Close()
+	err = c.Poll(ctx)
+	return &c.snap, err
+}
+
+// newOnce is New for a single poll.
+func newOnce(cfg Config) (*Collector, error) {
+	c, err := New(cfg)
+	if err != nil {
+		return nil, err
+	}
 	c.once = true
 	if len(c.slots) <= ahead && !cfg.KeepProcesses {
 		c.stream = &stream{merger: &c.merger, out: c.next, fixed: cfg.FixedRules}
@@ -158,8 +169,7 @@ func ReadAll(ctx context.Context, cfg Config) (*Snapshot, error) {
 			}
 		}
 	}
-	err = c.Poll(ctx)
-	return &c.snap, err
+	return c, nil
 }
 
 // Close lets go of idle connections. The last snapshot stays.
@@ -276,7 +286,7 @@ func (c *Collector) startReading(ctx context.Context) (wait func()) {
 			}
 			if before != nil {
 				// A target that hangs holds up what comes after it for a moment only.
-				late := time.NewTimer(c.cfg.Timeout / 4)
+				late := time.NewTimer(c.late)
 				select {
 				case <-before:
 				case <-late.C:

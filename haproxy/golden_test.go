@@ -86,7 +86,7 @@ backend every
 	ask("enable server every/slow") // and so it starts slowly
 	// A check that comes too late on a busy machine takes its code out again: the dump that has
 	// all is the one to keep.
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
 		out := ask("show stat typed")
 		typed = []byte(out)
 		if strings.Contains(out, ".throttle.") && strings.Contains(out, ".agent_code.") && strings.Contains(out, ".check_code.") {

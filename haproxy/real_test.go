@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"myrmidon/internal/testkit/haproxyd"
 )
@@ -30,7 +29,7 @@ func dumps(tb testing.TB) [][]byte {
 			s.Get(k, 1, "/")
 		}
 		s.WaitState("be_000", "web-000-01", "DOWN")
-		replies, err := Read(context.Background(), Target{Address: s.Socket})
+		replies, err := Read(within(tb), Target{Address: s.Socket})
 		if err != nil {
 			tb.Fatal(err)
 		}
@@ -42,6 +41,9 @@ func dumps(tb testing.TB) [][]byte {
 
 func readAll(tb testing.TB, cfg Config) *Snapshot {
 	tb.Helper()
+	if cfg.Timeout == 0 {
+		cfg.Timeout = patience
+	}
 	s, err := ReadAll(context.Background(), cfg)
 	if err != nil {
 		tb.Fatal(err)
@@ -125,11 +127,11 @@ backend odd
 func TestLearnedRulesAreThoseBuiltIn(t *testing.T) {
 	s := haproxyd.Start(t, haproxyd.Config{Frontends: 2, Backends: 2, Servers: 4})
 	for name, target := range map[string]Target{"socket": {Address: s.Socket}, "tcp": {Address: s.TCP}} {
-		replies, err := Read(context.Background(), target)
+		replies, err := Read(within(t), target)
 		if err != nil {
 			t.Fatal(err)
 		}
-		tags, err := LearnTags(context.Background(), target, parse(t, string(replies[0].CSV)))
+		tags, err := LearnTags(within(t), target, parse(t, string(replies[0].CSV)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -175,13 +177,9 @@ func TestFourProcessesBecomeOne(t *testing.T) {
 		}
 		cfg.Targets = append(cfg.Targets, Target{Address: s.Socket})
 	}
-	// HAProxy counts some of a request when its answer has long been read.
 	snap := readAll(t, cfg)
-	for deadline := time.Now().Add(5 * time.Second); cell(t, snap.Table, "fe_001", "FRONTEND", "hrsp_4xx") != "8" && time.Now().Before(deadline); {
-		snap = readAll(t, cfg)
-	}
 	for _, target := range cfg.Targets {
-		replies, err := Read(context.Background(), target)
+		replies, err := Read(within(t), target)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -283,10 +281,18 @@ func TestPrometheusIsAsHAProxysOwnExporterHasIt(t *testing.T) {
 	}
 	theirs, theirTypes := scrape()
 	var out bytes.Buffer
-	if err := WritePrometheus(&out, Part{View: readAll(t, Config{Targets: []Target{{Address: s.Socket}}}).Table.View(Filter{})}); err != nil {
+	table := readAll(t, Config{Targets: []Target{{Address: s.Socket}}}).Table
+	if err := WritePrometheus(&out, Part{View: table.View(Filter{})}); err != nil {
 		t.Fatal(err)
 	}
 	ours, ourTypes := exposition(out.String())
+	for column, metric := range map[string]string{"qtime": "queue", "ctime": "connect", "rtime": "response", "ttime": "total"} {
+		ms, err := strconv.ParseFloat(cell(t, table, "be_000", "web-000-04", column), 64)
+		name := fmt.Sprintf(`haproxy_server_%s_time_average_seconds{proxy="be_000",server="web-000-04"}`, metric)
+		if got, ok := ours[name]; err != nil || !ok || got != ms/1000 {
+			t.Errorf("%s is %v, its %s %v ms, %v", name, got, column, ms, err)
+		}
+	}
 	// A stream is accounted for when it has ended, which is after its client has the answer.
 	after, _ := scrape()
 	if len(ours) < 300 {
@@ -299,6 +305,14 @@ func TestPrometheusIsAsHAProxysOwnExporterHasIt(t *testing.T) {
 		if !ok {
 			if !later.MatchString(name) {
 				t.Errorf("%s is ours alone", name)
+			}
+			continue
+		}
+		if strings.Contains(name, "_time_average_seconds") {
+			// Theirs of 2.6 are over 512 requests, also where there were four, and rounded up: they
+			// say only whether there was any time.
+			if (value > 0) != (their > 0) && (value > 0) != (after[name] > 0) {
+				t.Errorf("%s is %v, theirs %v", name, value, their)
 			}
 			continue
 		}

@@ -61,7 +61,7 @@ func TestAMasterThatReloadsIsWaitedFor(t *testing.T) {
 		return l
 	}
 	l := listen()
-	c := collector(t, Config{Targets: []Target{{Address: path}}, Timeout: 2 * time.Second})
+	c := collector(t, Config{Targets: []Target{{Address: path}}})
 	poll(t, c)
 	l.Close()
 	polled := make(chan error, 1)

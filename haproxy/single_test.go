@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -18,6 +19,9 @@ import (
 // does, and returns it.
 func checkSingle(t *testing.T, cfg Config) *Snapshot {
 	t.Helper()
+	if cfg.Timeout == 0 {
+		cfg.Timeout = patience
+	}
 	c, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -118,31 +122,52 @@ func TestATargetThatHangsHalfwayIsWaitedForOnce(t *testing.T) {
 		fmt.Fprintf(&rows, "app,s%d,1,10,2,UP,2,\n", i)
 	}
 	for hangs := range 3 {
-		t.Run(fmt.Sprint(hangs), func(t *testing.T) {
-			t.Parallel() // each waits for its deadline
-			var asked atomic.Int64
-			targets := make([]Target, 3)
-			for i := range targets {
-				answer := dump(i+1, 100, 5, rows.String())
-				targets[i] = Target{Address: newStub(t, func(conn net.Conn, _ string) {
-					if i != hangs {
-						io.WriteString(conn, answer)
-						return
+		var c *Collector
+		var asked [3]atomic.Int32
+		hung := make(chan struct{})
+		targets := make([]Target, 3)
+		for i := range targets {
+			answer := dump(i+1, 100, 5, rows.String())
+			targets[i] = Target{Address: newStub(t, func(conn net.Conn, _ string) {
+				again := asked[i].Add(1) > 1
+				if i != hangs {
+					io.WriteString(conn, answer)
+				}
+				if i != hangs || again {
+					return
+				}
+				for k, other := range c.slots {
+					if k != hangs {
+						other.read.Wait() // the others have their rows
 					}
-					asked.Add(1)
-					time.Sleep(10 * time.Millisecond) // the others have their rows by then
-					io.WriteString(conn, answer[:len(answer)*3/4])
-					io.Copy(io.Discard, conn)
-				}).path}
+				}
+				io.WriteString(conn, answer[:len(answer)*3/4])
+				taken(t, conn)
+				close(hung)
+				io.Copy(io.Discard, conn)
+			}).path}
+		}
+		c, err := newOnce(Config{Targets: targets, FixedRules: true, Timeout: patience})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		timesOut(t, &wg, c, hangs, hung)
+		snap := poll(t, c)
+		wg.Wait()
+		c.Close()
+		for i := range asked {
+			want := int32(2)
+			if i == hangs {
+				want = 1
 			}
-			snap := readAll(t, Config{Targets: targets, FixedRules: true, Timeout: 2 * time.Second})
-			if n := asked.Load(); n != 1 {
-				t.Errorf("it was asked %d times", n)
+			if n := asked[i].Load(); n != want {
+				t.Errorf("the target %d hangs: target %d was asked %d times, want %d", hangs, i, n, want)
 			}
-			if got := cell(t, snap.Table, "app", "s1999", "stot"); got != "20" || snap.Failed() != 1 || !errors.Is(snap.Targets[hangs].Err, os.ErrDeadlineExceeded) {
-				t.Errorf("stot is %s, its error %v", got, snap.Targets[hangs].Err)
-			}
-		})
+		}
+		if got := cell(t, snap.Table, "app", "s1999", "stot"); got != "20" || snap.Failed() != 1 || !errors.Is(snap.Targets[hangs].Err, os.ErrDeadlineExceeded) {
+			t.Errorf("the target %d hangs: stot is %s, its error %v", hangs, got, snap.Targets[hangs].Err)
+		}
 	}
 }
 

@@ -82,7 +82,7 @@ func TestOneLookFindsWhatAPollFinds(t *testing.T) {
 			targets = append(targets, randomTarget(t, r, pid+1, rows, tricks))
 		}
 		if !t.Run(fmt.Sprintf("%d: %d of %d rows", i, len(targets), rows), func(t *testing.T) {
-			checkSingle(t, Config{Targets: targets, FixedRules: i%2 == 0, Timeout: 5 * time.Second})
+			checkSingle(t, Config{Targets: targets, FixedRules: i%2 == 0, Timeout: patience})
 		}) {
 			return
 		}

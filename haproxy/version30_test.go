@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 )
 
 // headers26and30 are the names of the columns of HAProxy 2.6, and of 3.0: those of 2.6,
@@ -107,12 +106,13 @@ func TestTagsOfACancelledPollAreKept(t *testing.T) {
 			close(said)
 		}
 	})
+	var c *Collector
 	second := newStub(t, func(conn net.Conn, command string) {
 		<-said
-		time.AfterFunc(50*time.Millisecond, cancel) // the first is read by then
+		cancelsBehind(c, 0, cancel)
 		io.Copy(io.Discard, conn)
 	})
-	c, err := New(Config{Targets: []Target{{Address: first.path}, {Address: second.path}}, Timeout: 10 * time.Second})
+	c, err := New(Config{Targets: []Target{{Address: first.path}, {Address: second.path}}, Timeout: patience})
 	if err != nil {
 		t.Fatal(err)
 	}

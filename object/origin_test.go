@@ -29,8 +29,9 @@ import (
 type site struct {
 	t      *testing.T
 	url    string
-	format string // of index pages: nginx, apache, json, none
-	bare   bool   // it knows no ranges, ETags or conditions
+	format string        // of index pages: nginx, apache, json, none
+	bare   bool          // it knows no ranges, ETags or conditions
+	stall  time.Duration // how long its bodies may stand still; a minute unless set
 
 	mu    sync.Mutex
 	files map[string][]byte
@@ -69,7 +70,11 @@ func (s *site) origin() *object.Origin {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	o.Hurry(time.Millisecond, time.Second)
+	stall := time.Minute
+	if s.stall > 0 {
+		stall = s.stall
+	}
+	o.Hurry(time.Millisecond, stall)
 	return o
 }
 
@@ -355,6 +360,7 @@ func TestBodiesOfAnOriginThatBreakOff(t *testing.T) {
 	data := strings.Repeat("0123456789abcdef", 200_000) // 3.2 MB
 	for name, tt := range map[string]struct {
 		bare  bool
+		stall time.Duration
 		fault func(s *site) func(http.ResponseWriter, *http.Request, int) bool
 		want  error // nil: all is read
 		says  string
@@ -380,7 +386,7 @@ func TestBodiesOfAnOriginThatBreakOff(t *testing.T) {
 				return n < 6
 			}
 		}},
-		"stands still": {fault: func(s *site) func(http.ResponseWriter, *http.Request, int) bool {
+		"stands still": {stall: 300 * time.Millisecond, fault: func(s *site) func(http.ResponseWriter, *http.Request, int) bool {
 			return func(w http.ResponseWriter, r *http.Request, n int) bool {
 				if n > 1 {
 					return false
@@ -452,7 +458,7 @@ func TestBodiesOfAnOriginThatBreakOff(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newSite(t, map[string]string{"k": data})
-			s.bare = tt.bare
+			s.bare, s.stall = tt.bare, tt.stall
 			s.fault = tt.fault(s)
 			got, _, err := fetch(s.origin(), "k", 0, -1)
 			if tt.want == nil && (err != nil || got != data) || !errors.Is(err, tt.want) || err != nil && !strings.Contains(err.Error(), tt.says) {
@@ -510,7 +516,7 @@ func TestBodiesOfUnknownSize(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	old.Hurry(time.Millisecond, time.Second)
+	old.Hurry(time.Millisecond, time.Minute)
 	if got, _, err := fetch(old, "k", 0, -1); !myrmidon.IsPermanent(err) {
 		t.Errorf("HTTP/1.0 without a length: %q, %v", got, err)
 	}

@@ -108,6 +108,10 @@ func (t *Tools) Run(ctx context.Context, c Command) (Outcome, error) {
 	}
 	stalled := p.watch(ctx, gate, c)
 	out, waitErr := p.reap()
+	if c.Frames > 0 && ctx.Err() == nil {
+		// What it printed last may have been read when it had ended.
+		myrmidon.Progress(ctx, myrmidon.Amount{Done: min(out.Frames, c.Frames), Total: c.Frames})
+	}
 
 	switch {
 	case ctx.Err() != nil:
@@ -265,6 +269,12 @@ func (p *process) watch(ctx context.Context, gate *myrmidon.Gate, c Command) (st
 			<-p.exited
 			return false
 		case <-stall.C:
+			// Who looks late, since this process was stopped itself, finds the time over and
+			// a sign of life.
+			if now, _ := gate.State(); now != stopped || len(p.beat) > 0 {
+				stall.Reset(c.Stall)
+				continue
+			}
 			p.kill()
 			<-p.exited
 			return true

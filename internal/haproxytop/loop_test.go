@@ -46,7 +46,7 @@ func (s *terminal) await(want string) {
 // until waits until the terminal shows text, or does not.
 func (s *terminal) until(text string, shows bool) {
 	s.t.Helper()
-	for end := time.Now().Add(10 * time.Second); strings.Contains(s.screen(), text) != shows; time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); strings.Contains(s.screen(), text) != shows; time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(end) {
 			s.t.Fatalf("showing %q does not become %v:\n%s", text, shows, s.screen())
 		}
@@ -76,7 +76,7 @@ func ended(t *testing.T, done chan error) {
 		if err != nil {
 			t.Error(err)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("the loop does not end")
 	}
 }

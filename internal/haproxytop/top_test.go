@@ -64,7 +64,7 @@ func shown(t *testing.T) (*model, *haproxy.Collector) {
 				"old\x1b[2J,BACKEND,0,0,50,0,0,0,,0,0,UP,1,0,0,0,0,\n"
 		}
 	}
-	cfg := haproxy.Config{FixedRules: true, KeepProcesses: true, Targets: []haproxy.Target{
+	cfg := haproxy.Config{FixedRules: true, KeepProcesses: true, Timeout: time.Minute, Targets: []haproxy.Target{
 		{Name: "one", Address: process(t, 1, rows("UP"))}, {Name: "two", Address: process(t, 2, rows("DOWN"))},
 	}}
 	c, err := haproxy.New(cfg)
@@ -253,7 +253,7 @@ func TestAProcessHasRatesOfItsOwn(t *testing.T) {
 	path := process(t, 1, func() string {
 		return fmt.Sprintf("tcp,FRONTEND,,2,100,%d,0,0,0,,,OPEN,0,,0,0,,\n", stot.Load()) // without req_tot
 	})
-	c, err := haproxy.New(haproxy.Config{FixedRules: true, KeepProcesses: true, Targets: []haproxy.Target{{Address: path}}})
+	c, err := haproxy.New(haproxy.Config{FixedRules: true, KeepProcesses: true, Timeout: time.Minute, Targets: []haproxy.Target{{Address: path}}})
 	if err != nil {
 		t.Fatal(err)
 	}

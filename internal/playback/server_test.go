@@ -24,6 +24,7 @@ type request struct {
 type origin struct {
 	url string // of the folder, without a slash at the end
 
+	answers  sync.WaitGroup // under way: the player may have its answer, and it is not remembered yet
 	mu       sync.Mutex
 	requests []request
 }
@@ -33,6 +34,8 @@ func serve(t *testing.T, dir string) *origin {
 	o := new(origin)
 	files := http.FileServer(http.Dir(dir))
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		o.answers.Add(1)
+		defer o.answers.Done()
 		w.Header().Set("Access-Control-Allow-Origin", "*")
 		w.Header().Set("Cache-Control", "no-store") // so that every use is a request
 		w.Header().Set("Content-Type", object.TypeOf(strings.TrimPrefix(r.URL.Path, "/")))
@@ -70,6 +73,7 @@ var types = map[string]string{
 // segment was fetched more often than most.
 func (o *origin) check(t *testing.T, most int) {
 	t.Helper()
+	o.answers.Wait()
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if len(o.requests) == 0 {
@@ -94,6 +98,7 @@ func (o *origin) check(t *testing.T, most int) {
 
 // renditions returns the folders of which segments were fetched, in order.
 func (o *origin) renditions() []string {
+	o.answers.Wait()
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	var out []string

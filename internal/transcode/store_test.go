@@ -16,23 +16,35 @@ import (
 	"myrmidon/object"
 )
 
-// crowded counts how many requests are under way at once.
+// crowded counts how many requests are under way at once. The first waits for another.
 type crowded struct {
 	object.Store
 	now, most atomic.Int64
+	two       chan struct{} // closed when there were two at once
+	once      sync.Once
 }
 
 func (c *crowded) Put(ctx context.Context, key string, body io.Reader, size int64, attrs object.Attrs) error {
-	c.most.Store(max(c.most.Load(), c.now.Add(1)))
+	now := c.now.Add(1)
 	defer c.now.Add(-1)
-	time.Sleep(time.Millisecond)
+	for was := c.most.Load(); now > was && !c.most.CompareAndSwap(was, now); was = c.most.Load() {
+	}
+	if now > 1 {
+		c.once.Do(func() { close(c.two) })
+	}
+	select {
+	case <-c.two:
+	case <-time.After(20 * time.Second):
+		c.once.Do(func() { close(c.two) })
+	}
+	time.Sleep(time.Millisecond) // for a third
 	return c.Store.Put(ctx, key, body, size, attrs)
 }
 
 func TestRequestsKeepToTheLimitOfTheirDestination(t *testing.T) {
 	set := limit.New(limit.Config{Max: map[string]int{"transcode.encode@s3://b": 2}})
 	ctx := limit.With(t.Context(), set, KindEncode)
-	store := &crowded{Store: object.NewMem()}
+	store := &crowded{Store: object.NewMem(), two: make(chan struct{})}
 	w := newWorker(Config{Open: func(string) (object.Store, error) { return store, nil }})
 	var all sync.WaitGroup
 	for job := range 4 { // each has a meteredStore of its own

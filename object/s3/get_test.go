@@ -140,14 +140,28 @@ func testABodyThatBreaksOff(t *testing.T) {
 			},
 		},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			var s *s3.Store
-			w := newWire(t, func(w http.ResponseWriter, r *http.Request, op string, n int) bool {
+		var s *s3.Store
+		var w *wire
+		try := func(t *testing.T, stall time.Duration) (got string, err error) {
+			w = newWire(t, func(w http.ResponseWriter, r *http.Request, op string, n int) bool {
 				return op == "GetObject" && c.fault(w, r, s, n)
 			})
-			s = w.store(t, s3.Config{Stall: c.stall})
-			put(t, s, "k", data)
-			got, err := get(t.Context(), s, "k")
+			bucket := newBucket(t)
+			put(t, w.store(t, s3.Config{Bucket: bucket}), "k", data)
+			s = w.store(t, s3.Config{Bucket: bucket, Stall: stall})
+			return get(t.Context(), s, "k")
+		}
+		t.Run(c.name, func(t *testing.T) {
+			var got string
+			var err error
+			if c.stall == 0 {
+				got, err = try(t, 0)
+			} else {
+				patiently(t, c.stall, func(stall time.Duration) bool {
+					got, err = try(t, stall)
+					return s.Stats().Stalled == 1 && s.Stats().Resumed == 1 // else the server was too slow
+				})
+			}
 			if c.problem == "" && (err != nil || got != data) {
 				t.Errorf("%d bytes, %v; want the whole body", len(got), err)
 			}
@@ -223,7 +237,7 @@ func testAStalledServerEndsWithTheContext(t *testing.T) {
 			t.Errorf("%s = %v, want context.DeadlineExceeded", name, err)
 		}
 	}
-	if d := time.Since(begin); d > 5*time.Second {
+	if d := time.Since(begin); d > 30*time.Second { // half of what a connection may stand still
 		t.Errorf("took %v", d)
 	}
 }
@@ -232,22 +246,26 @@ func TestABodyEndsWithItsContext(t *testing.T) { both(t, testABodyEndsWithItsCon
 
 func testABodyEndsWithItsContext(t *testing.T) {
 	data := pattern(300_000)
-	w := newWire(t, func(w http.ResponseWriter, r *http.Request, op string, _ int) bool {
-		if op != "GetObject" {
-			return false
+	patiently(t, 100*time.Millisecond, func(timeout time.Duration) bool {
+		w := newWire(t, func(w http.ResponseWriter, r *http.Request, op string, _ int) bool {
+			if op != "GetObject" {
+				return false
+			}
+			part(w, data, 1000)
+			return stall(w, r)
+		})
+		s := w.store(t, s3.Config{})
+		ctx, cancel := context.WithTimeout(t.Context(), timeout)
+		defer cancel()
+		got, err := get(ctx, s, "k")
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("error %v, want context.DeadlineExceeded", err)
 		}
-		part(w, data, 1000)
-		return stall(w, r)
+		if n := len(w.requests("GetObject")); n > 1 {
+			t.Errorf("%d requests, want 1", n)
+		}
+		return got != "" // else the body had not begun
 	})
-	s := w.store(t, s3.Config{})
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-	defer cancel()
-	if _, err := get(ctx, s, "k"); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("error %v, want context.DeadlineExceeded", err)
-	}
-	if n := len(w.requests("GetObject")); n != 1 {
-		t.Errorf("%d requests, want 1", n)
-	}
 }
 
 func TestAServerThatDoesNotAnswerIsAskedAgain(t *testing.T) {
@@ -255,15 +273,23 @@ func TestAServerThatDoesNotAnswerIsAskedAgain(t *testing.T) {
 }
 
 func testAServerThatDoesNotAnswerIsAskedAgain(t *testing.T) {
-	w := newWire(t, func(w http.ResponseWriter, r *http.Request, _ string, n int) bool { return n == 1 && stall(w, r) })
-	s := w.store(t, s3.Config{Stall: 100 * time.Millisecond})
-	put(t, s, "k", "data")
-	if got, err := get(t.Context(), s, "k"); got != "data" || err != nil {
-		t.Errorf("Get = %q, %v", got, err)
-	}
-	if n := s.Stats().Stalled; n < 2 {
-		t.Errorf("Stats().Stalled = %d, want 2 at least", n)
-	}
+	patiently(t, 100*time.Millisecond, func(limit time.Duration) bool {
+		w := newWire(t, func(w http.ResponseWriter, r *http.Request, _ string, n int) bool { return n == 1 && stall(w, r) })
+		s := w.store(t, s3.Config{Stall: limit})
+		err := s.Put(t.Context(), "k", strings.NewReader("data"), 4, attrs)
+		got := ""
+		if err == nil {
+			got, err = get(t.Context(), s, "k")
+		}
+		n := s.Stats().Stalled
+		if n > 2 {
+			return false // the server is too slow
+		}
+		if got != "data" || err != nil || n != 2 {
+			t.Errorf("Get = %q, %v; Stats().Stalled = %d, want 2", got, err, n)
+		}
+		return true
+	})
 }
 
 func TestAReaderThatPausesIsNotTakenForAStall(t *testing.T) {
@@ -271,24 +297,36 @@ func TestAReaderThatPausesIsNotTakenForAStall(t *testing.T) {
 }
 
 func testAReaderThatPausesIsNotTakenForAStall(t *testing.T) {
-	s := newWire(t, nil).store(t, s3.Config{Stall: 500 * time.Millisecond})
 	data := pattern(1 << 20)
-	put(t, s, "k", data)
-	before := s.Stats().Stalled // a busy machine may have made the Put stall
-	r, _, err := s.Get(t.Context(), "k", 0, -1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var got strings.Builder
-	if _, err := io.CopyN(&got, r, 1000); err != nil {
-		t.Fatal(err)
-	}
-	time.Sleep(700 * time.Millisecond) // longer than Stall: what is tested is real time
-	_, err = io.Copy(&got, r)
-	if err := errors.Join(err, r.Close()); err != nil || got.String() != data {
-		t.Errorf("%d bytes, %v", got.Len(), err)
-	}
-	if st := s.Stats(); st.Stalled != before || st.Resumed != 0 {
-		t.Errorf("Stats = %+v, want no stall", st)
+	w := newWire(t, nil)
+	bucket := newBucket(t)
+	put(t, w.store(t, s3.Config{Bucket: bucket}), "k", data)
+	patiently(t, 500*time.Millisecond, func(stall time.Duration) bool {
+		s := w.store(t, s3.Config{Bucket: bucket, Stall: stall})
+		r, _, err := s.Get(t.Context(), "k", 0, -1)
+		if err != nil {
+			return false // with this stall it takes the server too long
+		}
+		var got strings.Builder
+		if _, err := io.CopyN(&got, r, 1000); err != nil {
+			return false
+		}
+		time.Sleep(stall * 7 / 5) // longer than Stall: what is tested is real time
+		_, err = io.Copy(&got, r)
+		if err := errors.Join(err, r.Close()); err == nil && got.String() != data {
+			t.Errorf("%d other bytes", got.Len())
+		}
+		return err == nil && s.Stats().Stalled == 0 && s.Stats().Resumed == 0
+	})
+}
+
+// patiently calls try with a longer time again and again while it reports false: on a busy
+// machine a server may take longer than a short one by no fault of ours.
+func patiently(t *testing.T, first time.Duration, try func(time.Duration) bool) {
+	t.Helper()
+	for d := first; !try(d); d *= 3 {
+		if d > 6*time.Second {
+			t.Fatalf("with %v it is still not as it should be", d)
+		}
 	}
 }

@@ -4,8 +4,8 @@
 package haproxyd
 
 import (
+	"bufio"
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -49,7 +50,7 @@ type Server struct {
 	end chan struct{}
 }
 
-const timeout = 20 * time.Second
+const timeout = time.Minute
 
 // Start starts HAProxy and waits until it answers; the end of the test stops it.
 func Start(tb testing.TB, cfg Config) *Server {
@@ -218,43 +219,115 @@ func ask(socket, command string) (string, error) {
 	return string(out), err
 }
 
-// Get makes n requests for path by frontend number i, and reads the answers.
+// Get makes n requests for path by frontend number i on one connection, reads the answers,
+// and waits until they are counted: HAProxy does that behind the answer's last byte.
 func (s *Server) Get(i, n int, path string) {
 	s.tb.Helper()
+	before, err := s.frontend(i)
+	if err != nil {
+		s.tb.Fatal(err)
+	}
 	if err := s.Request(i, n, path); err != nil {
 		s.tb.Fatal(err)
 	}
+	s.wait("count the answers", func() bool {
+		now, err := s.frontend(i)
+		return err == nil && now.answers >= before.answers+n
+	})
 }
 
-// Request is Get without a test.
+// Request is Get without a test. It does not wait until the answers are counted.
 func (s *Server) Request(i, n int, path string) error {
-	socket := filepath.Join(s.Dir, fmt.Sprintf("fe-%03d.sock", i))
-	tr := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, "unix", socket)
-	}}
-	defer tr.CloseIdleConnections()
-	client := http.Client{Transport: tr, Timeout: timeout}
+	var conn net.Conn
+	var answers *bufio.Reader
 	for range n {
-		resp, err := client.Get("http://haproxy" + path)
+		if conn == nil {
+			var err error
+			if conn, err = s.dial(i); err != nil {
+				return err
+			}
+			defer conn.Close()
+			answers = bufio.NewReader(conn)
+		}
+		resp, err := exchange(conn, answers, path)
 		if err != nil {
 			return fmt.Errorf("get %s: %w\n%s", path, err, s.log.String())
 		}
-		io.Copy(io.Discard, resp.Body)
-		resp.Body.Close()
+		if resp.Close {
+			conn = nil
+		}
 	}
 	return nil
 }
 
+// exchange sends one request and reads the whole answer.
+func exchange(conn net.Conn, answers *bufio.Reader, path string) (*http.Response, error) {
+	if err := conn.SetDeadline(time.Now().Add(timeout)); err != nil {
+		return nil, err
+	}
+	if _, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: haproxy\r\n\r\n", path); err != nil {
+		return nil, err
+	}
+	resp, err := http.ReadResponse(answers, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	_, err = io.Copy(io.Discard, resp.Body)
+	return resp, err
+}
+
+func (s *Server) dial(i int) (net.Conn, error) {
+	return net.DialTimeout("unix", filepath.Join(s.Dir, fmt.Sprintf("fe-%03d.sock", i)), timeout)
+}
+
+// counted is what a frontend has counted.
+type counted struct{ connections, answers int } // the connections of now
+
+func (s *Server) frontend(i int) (c counted, err error) {
+	out, err := s.Ask(fmt.Sprintf("show stat fe_%03d 1 -1", i))
+	if err != nil {
+		return c, err
+	}
+	header, row, _ := strings.Cut(strings.TrimPrefix(out, "# "), "\n")
+	cells := strings.Split(row, ",")
+	for k, name := range strings.Split(header, ",") {
+		if k >= len(cells) {
+			break
+		}
+		n, _ := strconv.Atoi(cells[k]) // 0 for a cell that is empty
+		switch {
+		case name == "scur":
+			c.connections = n
+		case strings.HasPrefix(name, "hrsp_"):
+			c.answers += n
+		}
+	}
+	return c, nil
+}
+
 // Hold opens a connection to frontend number i and begins a request, so that a worker
-// that is told to end stays.
+// that is told to end stays. The worker has read the beginning when Hold returns: what
+// still waited for it would be dropped.
 func (s *Server) Hold(i int) io.Closer {
 	s.tb.Helper()
-	conn, err := net.Dial("unix", filepath.Join(s.Dir, fmt.Sprintf("fe-%03d.sock", i)))
+	before, err := s.frontend(i)
+	if err != nil {
+		s.tb.Fatal(err)
+	}
+	conn, err := s.dial(i)
 	if err != nil {
 		s.tb.Fatal(err)
 	}
 	if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: haproxy\r\nX-Slow: "); err != nil {
+		s.tb.Fatal(err)
+	}
+	s.wait("take the connection", func() bool {
+		now, err := s.frontend(i)
+		return err == nil && now.connections > before.connections
+	})
+	// It has one thread: before another answer it has looked at what the connection holds.
+	if _, err := s.frontend(i); err != nil {
 		s.tb.Fatal(err)
 	}
 	return conn

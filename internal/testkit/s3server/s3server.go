@@ -31,7 +31,7 @@ const (
 	Region = "us-east-1"
 
 	startAttempts = 5 // a port that was free may be taken a moment later
-	startTime     = 20 * time.Second
+	startTime     = time.Minute
 	tail          = 8 << 10 // bytes of the server's output kept for errors
 )
 
