@@ -170,7 +170,7 @@ func wait(t *testing.T, r *engine.Run, state myrmidon.State) *engine.Report {
 	t.Helper()
 	select {
 	case <-r.Done():
-	case <-time.After(30 * time.Second):
+	case <-time.After(2 * time.Minute):
 		t.Fatal("the run did not end")
 	}
 	rep, err := r.Wait()
