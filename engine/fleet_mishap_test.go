@@ -35,7 +35,7 @@ func ended(t *testing.T, r *engine.Run) (*engine.Report, error) {
 	t.Helper()
 	select {
 	case <-r.Done():
-	case <-time.After(40 * time.Second):
+	case <-time.After(2 * time.Minute):
 		t.Fatal("the run did not end")
 	}
 	return r.Wait()

@@ -21,8 +21,9 @@ import (
 	"myrmidon/internal/testkit/netfault"
 )
 
-// fleetLease is the lease of jobs in these tests.
-const fleetLease = 2 * time.Second
+// fleetLease is the lease of jobs in these tests: where a worker is stopped for longer, its
+// jobs are done twice, and rightly so.
+const fleetLease = 30 * time.Second
 
 // fleet is a broker, and what a test needs of it.
 type fleet struct {
@@ -131,7 +132,7 @@ func TestFleetDoesEveryItemOnceAndKeepsTheEvidence(t *testing.T) {
 	if n := bytes.Count(data, []byte("\n")); n != 51 {
 		t.Errorf("the evidence has %d lines, want 51", n)
 	}
-	eventually(t, "the broker is free of the run", 5*time.Second, func() bool { return f.stored(b) == 0 })
+	eventually(t, "the broker is free of the run", 20*time.Second, func() bool { return f.stored(b) == 0 })
 	check(t, other.Remove())
 	if _, err := other.Info(); !errors.Is(err, engine.ErrNoRun) {
 		t.Errorf("after it was removed: %v", err)
@@ -225,7 +226,7 @@ func TestCancelReachesTheWorkers(t *testing.T) {
 	start := time.Now()
 	check(t, home.Control().Cancel(t.Context()))
 	wait(t, r, myrmidon.Cancelled)
-	if took := time.Since(start); took > 5*time.Second {
+	if took := time.Since(start); took > 15*time.Second {
 		t.Errorf("the run ended %v after it was cancelled", took)
 	}
 	// The handlers, which wait for hold, ended; a run that comes after is done.
@@ -237,7 +238,7 @@ func TestCancelReachesTheWorkers(t *testing.T) {
 	next.plan = flatPlan(4)
 	_, second := f.run(b, w)
 	wait(t, second, myrmidon.Succeeded)
-	eventually(t, "the broker is free of both runs", 5*time.Second, func() bool { return f.stored(b) == 0 })
+	eventually(t, "the broker is free of both runs", 20*time.Second, func() bool { return f.stored(b) == 0 })
 }
 
 func TestPausedRunsAndKindsLetOthersWork(t *testing.T) {
@@ -258,6 +259,15 @@ func TestPausedRunsAndKindsLetOthersWork(t *testing.T) {
 	default:
 	}
 	// Only the kind of the items: the plan goes on, and items are held.
+	last := make(chan struct{}) // the run cannot end before it has heard all of this
+	c.mu.Lock()
+	c.fail = func(j myrmidon.Job, _ int) error {
+		if j.Phase == 0 && j.First == 19 {
+			<-last
+		}
+		return nil
+	}
+	c.mu.Unlock()
 	close(c.hold)
 	check(t, home.Control().Pause(t.Context(), true, "count.item"))
 	check(t, home.Control().Pause(t.Context(), false))
@@ -266,6 +276,7 @@ func TestPausedRunsAndKindsLetOthersWork(t *testing.T) {
 	}
 	check(t, home.Control().Pause(t.Context(), true, "count.item"))
 	check(t, home.Control().Pause(t.Context(), false, "count.item"))
+	close(last)
 	wait(t, r, myrmidon.Succeeded)
 	c.want(t, once(20))
 }
@@ -307,20 +318,20 @@ func TestWorkersSayWhoTheyAreAndDrain(t *testing.T) {
 		check(t, err)
 		return all
 	}
-	eventually(t, "the worker is known", 5*time.Second, func() bool { return len(list()) == 1 })
+	eventually(t, "the worker is known", 20*time.Second, func() bool { return len(list()) == 1 })
 	if got := list()[0]; got.ID != one.ID() || got.Standing() != "idle" || got.Priority != 3 || got.Version != "v9" || got.Workloads[0] != "count/0" {
 		t.Errorf("the worker says %+v", got)
 	}
 	_, r := f.run(b, w)
 	<-c.held
-	eventually(t, "the worker says that it is busy", 5*time.Second, func() bool { return list()[0].Busy == 1 && list()[0].Standing() == "busy" })
+	eventually(t, "the worker says that it is busy", 20*time.Second, func() bool { return list()[0].Busy == 1 && list()[0].Standing() == "busy" })
 	nine := 9
 	_, err := engine.AskWorker(t.Context(), b, one.ID()[:4], false, &nine)
 	check(t, err)
-	eventually(t, "the priority has changed", 5*time.Second, func() bool { return list()[0].Priority == 9 })
+	eventually(t, "the priority has changed", 20*time.Second, func() bool { return list()[0].Priority == 9 })
 	_, err = engine.AskWorker(t.Context(), b, one.ID(), true, nil)
 	check(t, err)
-	eventually(t, "the worker says that it drains", 5*time.Second, func() bool { return list()[0].Standing() == "draining" })
+	eventually(t, "the worker says that it drains", 20*time.Second, func() bool { return list()[0].Standing() == "draining" })
 	// The job under way ends; the next ones are another worker's.
 	c.mu.Lock()
 	hold := c.hold
@@ -328,7 +339,7 @@ func TestWorkersSayWhoTheyAreAndDrain(t *testing.T) {
 	c.mu.Unlock()
 	close(hold)
 	check(t, one.Wait())
-	eventually(t, "the worker has signed off", 5*time.Second, func() bool { return len(list()) == 0 })
+	eventually(t, "the worker has signed off", 20*time.Second, func() bool { return len(list()) == 0 })
 	if _, err := engine.AskWorker(t.Context(), b, one.ID(), true, nil); err == nil || myrmidon.Hint(err) == "" {
 		t.Errorf("a worker that has ended was asked: %v", err)
 	}
@@ -370,9 +381,8 @@ func TestForgedJobsAndEventsAreLeftOut(t *testing.T) {
 		c.mu.Unlock()
 	}
 	for _, want := range []string{"01K00000000000000000FORGED", "4000000000 items", "phase 77", "nonsense"} {
-		if !strings.Contains(log.String(), want) {
-			t.Errorf("nothing was said of %q", want)
-		}
+		// The worker may look at the forged job while others end the run.
+		eventually(t, "something is said of "+want, 20*time.Second, func() bool { return strings.Contains(log.String(), want) })
 	}
 }
 
@@ -423,7 +433,7 @@ func TestTenThousandParkedJobsAreListedRetriedAndDropped(t *testing.T) {
 	home, r := f.run(f.connect(f.server.URL()), w)
 	select {
 	case <-r.Done():
-	case <-time.After(60 * time.Second):
+	case <-time.After(3 * time.Minute):
 		t.Fatal("the run did not end")
 	}
 	rep, err := r.Wait()
@@ -439,7 +449,7 @@ func TestTenThousandParkedJobsAreListedRetriedAndDropped(t *testing.T) {
 	check(t, err)
 	all, err := parked.List()
 	check(t, err)
-	if len(all) != n || time.Since(start) > 10*time.Second {
+	if len(all) != n || time.Since(start) > 30*time.Second {
 		t.Errorf("%d parked jobs listed in %v", len(all), time.Since(start))
 	}
 	dropped, err := parked.Drop(all[0].ID, all[1].ID)
@@ -454,7 +464,7 @@ func TestTenThousandParkedJobsAreListedRetriedAndDropped(t *testing.T) {
 	check(t, err)
 	select {
 	case <-again.Done():
-	case <-time.After(60 * time.Second):
+	case <-time.After(3 * time.Minute):
 		t.Fatal("the retried run did not end")
 	}
 	rep, err = again.Wait()

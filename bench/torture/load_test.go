@@ -4,10 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"math/rand/v2"
 	"net"
+	"os"
 	"slices"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -176,18 +179,29 @@ func outcomeOf(got map[place]fate, job myrmidon.Job, out myrmidon.Result, err er
 }
 
 func TestEffectIsStoredOnceTheServerAnswers(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	// A socket that does not listen yet refuses, and its port is nobody else's.
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr := l.Addr().String()
-	if err := l.Close(); err != nil {
+	socket := os.NewFile(uintptr(fd), "a server to be")
+	defer socket.Close()
+	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
 		t.Fatal(err)
 	}
+	name, err := syscall.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := fmt.Sprintf("127.0.0.1:%d", name.(*syscall.SockaddrInet4).Port)
 	stored := make(chan error, 1)
 	go func() { stored <- newOutside(addr).put(t.Context(), "t/close/0/0", "x") }()
 	time.Sleep(50 * time.Millisecond) // it is refused meanwhile, at least once
-	if l, err = net.Listen("tcp", addr); err != nil {
+	if err := syscall.Listen(fd, 16); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.FileListener(socket)
+	if err != nil {
 		t.Fatal(err)
 	}
 	e := serveEffects(l)

@@ -60,7 +60,7 @@ func TestPipeSpeaksTheProtocol(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := way.to.flush(time.Second); err != nil {
+			if err := way.to.flush(20 * time.Second); err != nil {
 				t.Fatal(err)
 			}
 			for _, m := range msgs {
@@ -73,7 +73,7 @@ func TestPipeSpeaksTheProtocol(t *testing.T) {
 			if err := way.from.post(subject, []byte("posted")); err != nil {
 				t.Fatal(err)
 			}
-			if err := way.from.flush(time.Second); err != nil {
+			if err := way.from.flush(20 * time.Second); err != nil {
 				t.Fatal(err)
 			}
 			type got struct {
@@ -92,7 +92,7 @@ func TestPipeSpeaksTheProtocol(t *testing.T) {
 						t.Errorf("subject %q, want %q", m.Subject, subject)
 					}
 					have = append(have, got{m.Reply, m.Header, string(m.Data)})
-				case <-time.After(5 * time.Second):
+				case <-time.After(20 * time.Second):
 					t.Fatal("a message has not come")
 				}
 			}
@@ -100,13 +100,13 @@ func TestPipeSpeaksTheProtocol(t *testing.T) {
 				t.Error(d)
 			}
 			stop()
-			if err := way.to.flush(time.Second); err != nil {
+			if err := way.to.flush(20 * time.Second); err != nil {
 				t.Fatal(err)
 			}
 			if err := way.from.send(&nats.Msg{Subject: subject, Data: []byte("late")}); err != nil {
 				t.Fatal(err)
 			}
-			if err := errors.Join(way.from.flush(time.Second), way.to.flush(time.Second)); err != nil {
+			if err := errors.Join(way.from.flush(20*time.Second), way.to.flush(20*time.Second)); err != nil {
 				t.Fatal(err)
 			}
 			if len(in) > 0 {
@@ -123,7 +123,7 @@ func TestPipeTellsThatNobodyListens(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := q.answer(time.After(5 * time.Second)); !errors.Is(err, nats.ErrNoResponders) {
+	if _, err := q.answer(time.After(20 * time.Second)); !errors.Is(err, nats.ErrNoResponders) {
 		t.Errorf("%v, want that nobody answers", err)
 	}
 }
@@ -138,7 +138,7 @@ func TestPipeKeepsEachSendersOrder(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer stop()
-	if err := lib.flush(time.Second); err != nil {
+	if err := lib.flush(20 * time.Second); err != nil {
 		t.Fatal(err)
 	}
 	var wg sync.WaitGroup
@@ -158,7 +158,7 @@ func TestPipeKeepsEachSendersOrder(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if err := p.flush(5 * time.Second); err != nil {
+	if err := p.flush(20 * time.Second); err != nil {
 		t.Fatal(err)
 	}
 	next := make([]int, senders)
@@ -173,7 +173,7 @@ func TestPipeKeepsEachSendersOrder(t *testing.T) {
 				t.Fatalf("sender %d: message %d came, want %d", s, i, next[s])
 			}
 			next[s]++
-		case <-time.After(5 * time.Second):
+		case <-time.After(20 * time.Second):
 			t.Fatal("a message has not come")
 		}
 	}
@@ -218,7 +218,7 @@ func TestPipeEndsOnNonsense(t *testing.T) {
 			}
 			select {
 			case <-broken:
-			case <-time.After(5 * time.Second):
+			case <-time.After(20 * time.Second):
 				t.Fatal("nobody is told that the pipe has ended")
 			}
 			if err := p.send(&nats.Msg{Subject: "q"}); err == nil {

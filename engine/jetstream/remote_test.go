@@ -36,7 +36,7 @@ func raw(t *testing.T, url string) (*nats.Conn, natsjs.JetStream) {
 		t.Fatal(err)
 	}
 	t.Cleanup(conn.Close)
-	js, err := natsjs.New(conn, natsjs.WithDefaultTimeout(2*time.Second))
+	js, err := natsjs.New(conn, natsjs.WithDefaultTimeout(10*time.Second))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,6 +56,16 @@ func empty(t *testing.T, url string) {
 		found := false
 		for name := range names.Name() {
 			found = true
+			// Purged first: a server that has not yet removed the files of the last stream of
+			// that name leaves these where the next one finds them, with all that they hold.
+			s, err := js.Stream(t.Context(), name)
+			if err == nil {
+				err = s.Purge(t.Context())
+			}
+			if err != nil && !errors.Is(err, natsjs.ErrStreamNotFound) {
+				errs = append(errs, err)
+				continue
+			}
 			if err := js.DeleteStream(t.Context(), name); !errors.Is(err, natsjs.ErrStreamNotFound) {
 				errs = append(errs, err)
 			}

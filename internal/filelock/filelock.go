@@ -18,14 +18,24 @@ var ErrHeld = errors.New("another process holds the lock")
 // Take locks f for this process alone, or returns ErrHeld at once.
 func Take(f *os.File) error { return lock(f, alone) }
 
-// look is how long those who have only a look hold their lock, many times over.
-const look = 100 * time.Millisecond
+// look is how long those who have only a look may hold their lock: for microseconds, but on a
+// busy machine each of them may be stopped in between.
+const look = 10 * time.Second
 
 // TakeFromLookers is Take for locks that others look at with Share for a moment: it returns
-// ErrHeld only if one is held for longer.
+// ErrHeld at once if one is another process's alone, and after ten seconds if others share it
+// for that long.
 func TakeFromLookers(f *os.File) error {
-	for deadline := time.Now().Add(look); ; time.Sleep(look / 10) {
-		if err := Take(f); !errors.Is(err, ErrHeld) || time.Now().After(deadline) {
+	for deadline := time.Now().Add(look); ; time.Sleep(5 * time.Millisecond) {
+		err := Take(f)
+		if !errors.Is(err, ErrHeld) || time.Now().After(deadline) {
+			return err
+		}
+		// What can be shared is only looked at.
+		if err := Share(f); err != nil {
+			return err
+		}
+		if err := Free(f); err != nil {
 			return err
 		}
 	}

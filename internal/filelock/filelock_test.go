@@ -68,14 +68,18 @@ func TestWaitReturnsWhenTheLockIsGivenUp(t *testing.T) {
 func TestALookDoesNotRefuseTheOwner(t *testing.T) {
 	a, b := opened(t)
 	want(t, "share", filelock.Share(a), nil)
-	time.AfterFunc(30*time.Millisecond, func() { a.Close() })
+	time.AfterFunc(300*time.Millisecond, func() { a.Close() }) // a look takes long on a busy machine
 	want(t, "take after a look", filelock.TakeFromLookers(b), nil)
 	c, err := os.Open(b.Name())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
+	start := time.Now()
 	want(t, "take what is held", filelock.TakeFromLookers(c), filelock.ErrHeld)
+	if took := time.Since(start); took > 5*time.Second {
+		t.Errorf("that it is held took %v to learn", took)
+	}
 }
 
 func TestALockOfAClosedFile(t *testing.T) {

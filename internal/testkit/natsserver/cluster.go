@@ -22,7 +22,7 @@ type Cluster struct {
 }
 
 // StartCluster runs n servers until the test ends and waits until they have chosen
-// their JetStream leader. With o.Namespaces, there must be n of them. All nodes share
+// their JetStream leader and all belong to it. With o.Namespaces, there must be n of them. All nodes share
 // keys and authority.
 func StartCluster(t testing.TB, n int, o Options) *Cluster {
 	t.Helper()
@@ -106,7 +106,9 @@ func newCluster(n int, o Options) (_ *Cluster, err error) {
 	return c, nil
 }
 
-// start starts all nodes at once and waits for their leader.
+// start starts all nodes at once and waits for their leader, and until each node counts all of
+// them: two can choose a leader before they have met the third, and if one of them is lost
+// then, no two are left that know one another.
 func (c *Cluster) start(ctx context.Context) error {
 	errs := make([]error, len(c.Nodes))
 	var all sync.WaitGroup
@@ -117,8 +119,30 @@ func (c *Cluster) start(ctx context.Context) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	_, err := c.WaitLeader(ctx)
-	return err
+	if _, err := c.WaitLeader(ctx); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, leaderTimeout)
+	defer cancel()
+	for _, s := range c.Nodes {
+		err := s.await(ctx, func(ctx context.Context) error {
+			group, err := s.meta(ctx)
+			online := 1
+			for _, r := range group.Replicas {
+				if !r.Offline {
+					online++
+				}
+			}
+			if err == nil && (group.Size != len(c.Nodes) || group.Leader == s.name && online != len(c.Nodes)) {
+				err = fmt.Errorf("%s counts %d servers and sees %d", s.name, group.Size, online)
+			}
+			return err
+		})
+		if err != nil {
+			return s.tell("wait until the cluster is whole:", err)
+		}
+	}
+	return nil
 }
 
 // Close kills all nodes and removes the cluster's temporary folder.
@@ -186,7 +210,9 @@ func (c *Cluster) leader(ctx context.Context) (*Server, error) {
 	for i, s := range c.Nodes {
 		all.Go(func() {
 			if s.child.running() {
-				votes[i], errs[i] = s.metaLeader(ctx)
+				var group metaGroup
+				group, errs[i] = s.meta(ctx)
+				votes[i] = group.Leader
 			}
 		})
 	}

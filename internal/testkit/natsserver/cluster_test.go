@@ -23,7 +23,7 @@ func TestAClusterOutlivesItsLeader(t *testing.T) {
 	if err := leader.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	next, err := c.WaitLeader(limit(t, 20*time.Second))
+	next, err := c.WaitLeader(limit(t, time.Minute))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,7 +34,7 @@ func TestAClusterOutlivesItsLeader(t *testing.T) {
 	if err := leader.Restart(); err != nil {
 		t.Fatal(err)
 	}
-	if err := leader.WaitHealthy(limit(t, 20*time.Second)); err != nil {
+	if err := leader.WaitHealthy(limit(t, time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	if n := stored(t, js); n < 4 {

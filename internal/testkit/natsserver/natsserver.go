@@ -395,25 +395,31 @@ func (s *Server) monitor(ctx context.Context, path string) ([]byte, error) {
 	return body, nil
 }
 
-// metaLeader is the name of the cluster's JetStream leader as this server sees it.
-func (s *Server) metaLeader(ctx context.Context) (string, error) {
+// metaGroup is what a server of a cluster knows of those that have JetStream.
+type metaGroup struct {
+	Leader   string `json:"leader"`
+	Size     int    `json:"cluster_size"`
+	Replicas []struct {
+		Offline bool `json:"offline"`
+	} `json:"replicas"`
+}
+
+// meta asks this server for its metaGroup. One without a leader is an error.
+func (s *Server) meta(ctx context.Context) (metaGroup, error) {
+	var answer struct {
+		Meta metaGroup `json:"meta_cluster"`
+	}
 	body, err := s.monitor(ctx, "/jsz")
 	if err != nil {
-		return "", err
-	}
-	var answer struct {
-		Meta struct {
-			Leader string `json:"leader"`
-			Size   int    `json:"cluster_size"`
-		} `json:"meta_cluster"`
+		return answer.Meta, err
 	}
 	if err := json.Unmarshal(body, &answer); err != nil {
-		return "", fmt.Errorf("read /jsz of %s: %w", s.name, err)
+		return answer.Meta, fmt.Errorf("read /jsz of %s: %w", s.name, err)
 	}
 	if answer.Meta.Leader == "" {
-		return "", errors.New(s.name + " knows of no leader among " + strconv.Itoa(answer.Meta.Size))
+		return answer.Meta, errors.New(s.name + " knows of no leader among " + strconv.Itoa(answer.Meta.Size))
 	}
-	return answer.Meta.Leader, nil
+	return answer.Meta, nil
 }
 
 // portTaken reports whether the server ended because another program had its port.

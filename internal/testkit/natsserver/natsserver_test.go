@@ -2,6 +2,7 @@ package natsserver_test
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -20,6 +21,7 @@ import (
 
 	"myrmidon/internal/testkit/natsserver"
 	"myrmidon/internal/testkit/netfault"
+	"myrmidon/internal/testkit/program"
 )
 
 // TestMain plays the process of TestAServerDiesWithItsParent.
@@ -60,7 +62,7 @@ func connect(t *testing.T, url string, options ...nats.Option) (*nats.Conn, jets
 // stream makes the stream S of replicas copies, and stores count messages.
 func stream(t *testing.T, js jetstream.JetStream, replicas, count int) {
 	t.Helper()
-	ctx := limit(t, 10*time.Second)
+	ctx := limit(t, 30*time.Second)
 	_, err := js.CreateStream(ctx, jetstream.StreamConfig{Name: "S", Subjects: []string{"s"}, Replicas: replicas})
 	if err != nil {
 		t.Fatal(err)
@@ -70,13 +72,14 @@ func stream(t *testing.T, js jetstream.JetStream, replicas, count int) {
 	}
 }
 
-// publish stores a message, in 10 s at most: a new leader or a reconnection takes time.
+// publish stores a message once, in 30 s at most: a new leader or a reconnection takes time.
 func publish(t *testing.T, js jetstream.JetStream) {
 	t.Helper()
-	ctx := limit(t, 10*time.Second)
+	ctx := limit(t, 30*time.Second)
+	once := jetstream.WithMsgID(rand.Text()) // a try whose answer is late was stored, too
 	for {
 		attempt, cancel := context.WithTimeout(ctx, time.Second)
-		_, err := js.Publish(attempt, "s", []byte("x"))
+		_, err := js.Publish(attempt, "s", []byte("x"), once)
 		cancel()
 		if err == nil {
 			return
@@ -91,7 +94,7 @@ func publish(t *testing.T, js jetstream.JetStream) {
 
 func stored(t *testing.T, js jetstream.JetStream) uint64 {
 	t.Helper()
-	s, err := js.Stream(limit(t, 5*time.Second), "S")
+	s, err := js.Stream(limit(t, 30*time.Second), "S")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,7 +177,7 @@ func TestAPausedServerKeepsConnectionsAndAnswersNothing(t *testing.T) {
 		if err := s.Continue(); err != nil {
 			t.Fatal(err)
 		}
-		if err := c.FlushTimeout(5 * time.Second); err != nil {
+		if err := c.FlushTimeout(30 * time.Second); err != nil {
 			t.Errorf("after Continue: %v", err)
 		}
 	}
@@ -189,7 +192,7 @@ func TestAServerThatDiesByItselfIsTold(t *testing.T) {
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(5 * time.Second); s.PID() != 0; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); s.PID() != 0; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("its end is not noticed")
 		}
@@ -253,7 +256,7 @@ func TestAccess(t *testing.T) {
 // answer decodes what a server's monitoring port answers.
 func answer(t *testing.T, s *natsserver.Server, path string, into any) {
 	t.Helper()
-	req, err := http.NewRequestWithContext(limit(t, 5*time.Second), http.MethodGet, s.MonitorURL()+path, nil)
+	req, err := http.NewRequestWithContext(limit(t, 30*time.Second), http.MethodGet, s.MonitorURL()+path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -315,6 +318,9 @@ func TestAServerThatCannotStartSaysWhy(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "n1", "store"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := program.Pinned(t.Context(), "natsserver", "github.com/nats-io/nats-server/v2"); err != nil { // which may build it
+		t.Fatal(err)
+	}
 	start := time.Now()
 	s, err := natsserver.Launch(t.Context(), natsserver.Options{Dir: dir})
 	if err == nil {
@@ -324,7 +330,7 @@ func TestAServerThatCannotStartSaysWhy(t *testing.T) {
 	if text := err.Error(); !strings.Contains(text, "it died") || !strings.Contains(text, "it printed:\n") || !strings.Contains(text, "not a directory") {
 		t.Errorf("the error is %v; want what the server printed", err)
 	}
-	if d := time.Since(start); d > 10*time.Second {
+	if d := time.Since(start); d > 15*time.Second {
 		t.Errorf("it took %v to notice", d)
 	}
 }
@@ -342,7 +348,7 @@ func TestAProxyInFrontOfAServer(t *testing.T) {
 		t.Errorf("through a cut proxy: %v, want a time-out", err)
 	}
 	p.Heal()
-	if err := c.FlushTimeout(5 * time.Second); err != nil {
+	if err := c.FlushTimeout(30 * time.Second); err != nil {
 		t.Errorf("after Heal: %v", err)
 	}
 }
@@ -373,7 +379,7 @@ func TestAServerDiesWithItsParent(t *testing.T) {
 	}
 	_ = parent.Process.Kill()
 	_ = parent.Wait()
-	for deadline := time.Now().Add(5 * time.Second); alive(pid); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); alive(pid); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("server %d outlived its parent", pid)
 		}

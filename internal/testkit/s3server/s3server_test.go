@@ -11,8 +11,8 @@ import (
 )
 
 // get asks the server for anything: 403 is an answer, too.
-func get(ctx context.Context, s *Server) error {
-	ctx, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
+func get(ctx context.Context, s *Server, within time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.Endpoint+"/b/k", nil)
 	if err != nil {
@@ -28,25 +28,25 @@ func get(ctx context.Context, s *Server) error {
 func TestAServerStopsPausesAndComesBack(t *testing.T) {
 	s := Start(t)
 	s.Bucket(t, "b")
-	if err := get(t.Context(), s); err != nil {
+	if err := get(t.Context(), s, 30*time.Second); err != nil {
 		t.Fatalf("a running server: %v", err)
 	}
 	if err := s.Pause(); err != nil {
 		t.Fatal(err)
 	}
-	if err := get(t.Context(), s); !errors.Is(err, context.DeadlineExceeded) {
+	if err := get(t.Context(), s, 500*time.Millisecond); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a paused server: %v, want no answer in time", err)
 	}
 	if err := s.Resume(); err != nil {
 		t.Fatal(err)
 	}
-	if err := get(t.Context(), s); err != nil {
+	if err := get(t.Context(), s, 30*time.Second); err != nil {
 		t.Errorf("a resumed server: %v", err)
 	}
 	if err := s.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	if err := get(t.Context(), s); err == nil {
+	if err := get(t.Context(), s, 30*time.Second); err == nil {
 		t.Error("a stopped server answers")
 	}
 	if s.Pause() == nil {
@@ -56,7 +56,7 @@ func TestAServerStopsPausesAndComesBack(t *testing.T) {
 	if err := s.Restart(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := get(t.Context(), s); err != nil || s.Endpoint != before {
+	if err := get(t.Context(), s, 30*time.Second); err != nil || s.Endpoint != before {
 		t.Errorf("a restarted server at %s: %v, want an answer at %s", s.Endpoint, err, before)
 	}
 	if _, err := os.Stat(filepath.Join(s.Dir(), "b")); err != nil {
