@@ -42,7 +42,7 @@ async function open(url, level, start, errors) {
     highBufferWatchdogPeriod: 15, // seconds
   });
   hls.on(Hls.Events.ERROR, (_, e) => {
-    errors.push({ type: e.type, details: e.details, fatal: e.fatal, message: e.error?.message ?? e.reason ?? '', at: video.currentTime });
+    errors.push({ type: e.type, details: e.details, fatal: e.fatal, message: e.error?.message ?? e.reason ?? '', at: video.currentTime, buffer: e.buffer ?? 0 });
   });
   video.addEventListener('error', () => {
     errors.push({ type: 'video', details: String(video.error?.code), fatal: true, message: video.error?.message ?? '', at: video.currentTime });
@@ -149,13 +149,14 @@ window.playThrough = async ({ url, level, rate }) => {
 // playEachLevel switches through all levels while playing, up and down, and looks at
 // a frame of each. It waits for the buffer before each switch: hls.js calls a request
 // that a switch aborts an error.
-window.playEachLevel = async ({ url }) => {
+window.playEachLevel = async ({ url, rate }) => {
   const errors = [];
   const result = { errors, switches: [] };
   try {
     const hls = await open(url, 0, START, errors);
     result.levels = levelsOf(hls);
     await full();
+    video.playbackRate = rate;
     await video.play();
     const up = hls.levels.map((_, i) => i);
     for (const level of [...up, ...up.toReversed().slice(1)]) {
