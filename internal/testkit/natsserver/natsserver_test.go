@@ -59,46 +59,58 @@ func connect(t *testing.T, url string, options ...nats.Option) (*nats.Conn, jets
 	return c, js
 }
 
-// stream makes the stream S of replicas copies, and stores count messages.
-func stream(t *testing.T, js jetstream.JetStream, replicas, count int) {
+// again asks until the server answers, 30 s at most: a new leader or a reconnection takes time, and
+// while routes are made an answer can be lost, though what was asked for is done.
+func again(t *testing.T, what string, ask func(context.Context) error) {
 	t.Helper()
 	ctx := limit(t, 30*time.Second)
-	_, err := js.CreateStream(ctx, jetstream.StreamConfig{Name: "S", Subjects: []string{"s"}, Replicas: replicas})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for range count {
-		publish(t, js)
-	}
-}
-
-// publish stores a message once, in 30 s at most: a new leader or a reconnection takes time.
-func publish(t *testing.T, js jetstream.JetStream) {
-	t.Helper()
-	ctx := limit(t, 30*time.Second)
-	once := jetstream.WithMsgID(rand.Text()) // a try whose answer is late was stored, too
 	for {
-		attempt, cancel := context.WithTimeout(ctx, time.Second)
-		_, err := js.Publish(attempt, "s", []byte("x"), once)
+		attempt, cancel := context.WithTimeout(ctx, 2*time.Second)
+		err := ask(attempt)
 		cancel()
 		if err == nil {
 			return
 		}
 		select {
 		case <-ctx.Done():
-			t.Fatalf("publish: %v", err)
+			t.Fatalf("%s: %v", what, err)
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
 }
 
-func stored(t *testing.T, js jetstream.JetStream) uint64 {
+// stream makes the stream S of replicas copies, and stores count messages.
+func stream(t *testing.T, js jetstream.JetStream, replicas, count int) {
 	t.Helper()
-	s, err := js.Stream(limit(t, 30*time.Second), "S")
-	if err != nil {
-		t.Fatal(err)
+	again(t, "make a stream", func(ctx context.Context) error {
+		_, err := js.CreateStream(ctx, jetstream.StreamConfig{Name: "S", Subjects: []string{"s"}, Replicas: replicas})
+		return err
+	})
+	for range count {
+		publish(t, js)
 	}
-	return s.CachedInfo().State.Msgs
+}
+
+// publish stores a message once.
+func publish(t *testing.T, js jetstream.JetStream) {
+	t.Helper()
+	once := jetstream.WithMsgID(rand.Text()) // a try whose answer is late was stored, too
+	again(t, "publish", func(ctx context.Context) error {
+		_, err := js.Publish(ctx, "s", []byte("x"), once)
+		return err
+	})
+}
+
+func stored(t *testing.T, js jetstream.JetStream) (count uint64) {
+	t.Helper()
+	again(t, "look at the stream", func(ctx context.Context) error {
+		s, err := js.Stream(ctx, "S")
+		if err == nil {
+			count = s.CachedInfo().State.Msgs
+		}
+		return err
+	})
+	return count
 }
 
 func TestAServerKeepsStoreAndAddressOverItsEnds(t *testing.T) {
