@@ -227,17 +227,25 @@ func (b *Backend) join(ctx context.Context, conn *nats.Conn, cfg Remote) error {
 	}
 }
 
-func (b *Backend) layout(ctx context.Context, conn *nats.Conn) (err error) {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
-	if err := b.use(ctx, conn); err != nil {
-		return err
+// layout makes the stream and the buckets, or finds them. Each step has a patience of its own: a
+// cluster whose routes are being made can lose the answer to a step that was done.
+func (b *Backend) layout(ctx context.Context, conn *nats.Conn) error {
+	for _, step := range []func(context.Context) error{
+		func(ctx context.Context) error { return b.use(ctx, conn) },
+		func(ctx context.Context) (err error) { b.runs, err = b.bucket(ctx, runsBucket, 0); return err },
+		func(ctx context.Context) (err error) {
+			b.workers, err = b.bucket(ctx, workersBucket, time.Minute)
+			return err
+		},
+	} {
+		once, cancel := context.WithTimeout(ctx, b.patience)
+		err := step(once)
+		cancel()
+		if err != nil {
+			return err
+		}
 	}
-	if b.runs, err = b.bucket(ctx, runsBucket, 0); err != nil {
-		return err
-	}
-	b.workers, err = b.bucket(ctx, workersBucket, time.Minute)
-	return err
+	return nil
 }
 
 func tooOld(version string) bool {
