@@ -6,12 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"os/signal"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -172,7 +169,7 @@ func (f *followed) read(ctx context.Context, keys []string) error {
 
 // cloneFollow waits for the end of a clone and tells how it went.
 func (a *app) cloneFollow(ctx context.Context, f *followed, every time.Duration) error {
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	ctx, stop := untilSignal(ctx)
 	defer stop()
 	for {
 		began := time.Now()

@@ -5,10 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"runtime/debug"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -233,11 +231,6 @@ func twice(s *haproxy.Snapshot) []error {
 		}
 	}
 	return out
-}
-
-// untilSignal ends ctx with the first signal, so that what was begun is ended in order.
-func untilSignal(ctx context.Context) (context.Context, context.CancelFunc) {
-	return signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 }
 
 // terminal is the width of the terminal that results go to, and whether it is one.

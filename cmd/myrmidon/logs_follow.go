@@ -8,10 +8,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"sync"
-	"syscall"
 
 	"myrmidon/internal/logs"
 	"myrmidon/internal/notify"
@@ -89,28 +87,6 @@ func (a *app) followLogs(ctx context.Context, f shipFlags, in []string) error {
 		err = nil
 	}
 	return n.end(err)
-}
-
-// untilSignals returns contexts for what begins work, which the first signal ends, and for what is
-// under way, which the second cuts off. It comes before the first line that tells of readiness:
-// whoever reads that line may signal at once.
-func untilSignals(ctx context.Context) (begin, working context.Context, stop func()) {
-	in := make(chan os.Signal, 2) // the second may come before the first was looked at
-	signal.Notify(in, os.Interrupt, syscall.SIGTERM)
-	working, cut := context.WithCancel(ctx)
-	begin, end := context.WithCancel(working)
-	var heed sync.WaitGroup
-	heed.Go(func() {
-		for _, cancel := range []context.CancelFunc{end, cut} {
-			select {
-			case <-in:
-				cancel()
-			case <-working.Done():
-				return
-			}
-		}
-	})
-	return begin, working, func() { signal.Stop(in); cut(); heed.Wait() }
 }
 
 // open opens the sink, the sources and the folder of what is known of them: its checkpoints are
