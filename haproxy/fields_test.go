@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"myrmidon/internal/testkit/long"
 )
 
 // A row that is read at once is held against the same row, read field by field.
@@ -42,6 +44,7 @@ func checkRow(t *testing.T, row string, columns int, trailing bool) bool {
 }
 
 func TestRowsAtOnceAreThoseByField(t *testing.T) {
+	long.Test(t)
 	random := rand.New(rand.NewPCG(1, 2))
 	field := func() string {
 		switch random.IntN(12) {

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"myrmidon/internal/testkit/long"
 )
 
 // randomTarget is a stub that answers with some dump of a fleet whose members differ a little,
@@ -73,6 +75,7 @@ func randomTarget(t *testing.T, r *rand.Rand, pid, rows, tricks int) Target {
 }
 
 func TestOneLookFindsWhatAPollFinds(t *testing.T) {
+	long.Test(t)
 	for i := range 12 {
 		r := rand.New(rand.NewPCG(1, uint64(i)))
 		rows := []int{0, 3, 40, 400, 3000}[r.IntN(5)]

@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"myrmidon/internal/testkit/long"
 	"myrmidon/object"
 )
 
@@ -70,6 +71,7 @@ func (s smaller) Page(ctx context.Context, prefix, after string, _ int) ([]objec
 }
 
 func TestJoinPairsKeys(t *testing.T) {
+	long.Test(t)
 	for seed := range 300 {
 		r := rand.New(rand.NewPCG(4, uint64(seed)))
 		all := randomKeys(r)

@@ -313,6 +313,7 @@ func TestAKilledWatcherGoesOnWithItsRuns(t *testing.T) {
 }
 
 func TestCloneWithDocuments(t *testing.T) {
+	long.Test(t)
 	s := newCloneShop(t, s3stub.Config{})
 	s.buckets("commands", "from", "into")
 	s.object("from", "a/1", "x")

@@ -340,6 +340,7 @@ func TestAKilledCloneOfAListFromStandardInputGoesOn(t *testing.T) {
 }
 
 func TestWhatIsThereIsNotReplaced(t *testing.T) {
+	long.Test(t)
 	for _, how := range []string{"by the service", "streamed", "into a folder"} {
 		t.Run(how, func(t *testing.T) {
 			s := newCloneShop(t, s3stub.Config{})
@@ -391,6 +392,7 @@ func TestWhatIsThereIsNotReplaced(t *testing.T) {
 }
 
 func TestObjectsThatChangeBetweenListingAndCopy(t *testing.T) {
+	long.Test(t)
 	for name, tt := range map[string]struct {
 		how     string
 		changes int // how often k changes just before it is copied
@@ -430,6 +432,7 @@ func TestObjectsThatChangeBetweenListingAndCopy(t *testing.T) {
 }
 
 func TestLimitsOfRateAndBandwidth(t *testing.T) {
+	long.Test(t)
 	s := newCloneShop(t, s3stub.Config{})
 	s.stocked(someKeys("k", 300)...)
 	var mu sync.Mutex

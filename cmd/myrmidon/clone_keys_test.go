@@ -48,6 +48,7 @@ func TestKeysOfEveryKindBetweenBuckets(t *testing.T) {
 
 // What no disk can hold is listed with its key, and the rest is there.
 func TestKeysOfEveryKindOnADisk(t *testing.T) {
+	long.Test(t)
 	s := newCloneShop(t, s3stub.Config{})
 	keys := append(oddKeys(), strings.Repeat("n", 255), strings.Repeat("n", 256), "file", "file/below", ".myrmidon-0.part")
 	s.fill("from", "", keys...)

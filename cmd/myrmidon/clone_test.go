@@ -238,6 +238,7 @@ func TestClonesThatFailSayWhatAndWhy(t *testing.T) {
 }
 
 func TestListAddUpAndDelete(t *testing.T) {
+	long.Test(t)
 	s := newCloneShop(t, s3stub.Config{})
 	if err := s.s3.AddBucket("store"); err != nil {
 		t.Fatal(err)

@@ -382,6 +382,7 @@ func TestSignalsDrainThenEnd(t *testing.T) {
 }
 
 func TestSignalLeavesNoRunsOfInputsThatWereNotBegun(t *testing.T) {
+	long.Test(t)
 	s := newShop(t, 48)
 	film, err := os.ReadFile(s.film)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"myrmidon/internal/logs"
+	"myrmidon/internal/testkit/long"
 	"myrmidon/internal/testkit/sinkfault"
 )
 
@@ -41,6 +42,7 @@ func (s *logShop) audit(want int, args ...string) (rows []logs.Difference, sum l
 }
 
 func TestAnAuditFindsWhatADestinationLacks(t *testing.T) {
+	long.Test(t)
 	s := newLogShop(t, 5, 60)
 	bulk := sinkfault.NewBulk(nil)
 	srv := httptest.NewServer(bulk)

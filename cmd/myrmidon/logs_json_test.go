@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"myrmidon/internal/testkit/long"
 )
 
 // TestLinesOnStdoutAreAloneThere, also where results are asked for as JSON: they go to stderr.
@@ -60,6 +62,7 @@ func TestFieldsAreListedAsJSONAndCompleted(t *testing.T) {
 
 // TestTooManyValuesAreSaid: counts that leave lines out are not passed off as all.
 func TestTooManyValuesAreSaid(t *testing.T) {
+	long.Test(t)
 	s := newLogShop(t, 0, 0)
 	var in bytes.Buffer
 	for i := range topKeys + 5 {

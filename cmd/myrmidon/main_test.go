@@ -10,6 +10,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"myrmidon/internal/testkit/long"
 	"myrmidon/internal/testkit/natsserver"
 )
 
@@ -48,6 +49,7 @@ audio: {bitrate: 64, channels: 2, sample_rate: 48000}
 
 // TestScripts runs testdata/*.txt: one file a promise.
 func TestScripts(t *testing.T) {
+	long.Test(t)
 	media := t.TempDir()
 	film := clip(t, media, "film.mp4", 16)
 	broker := natsserver.Start(t, natsserver.Options{})

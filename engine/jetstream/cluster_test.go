@@ -9,12 +9,14 @@ import (
 
 	"myrmidon/engine"
 	"myrmidon/engine/jetstream"
+	"myrmidon/internal/testkit/long"
 	"myrmidon/internal/testkit/natsserver"
 )
 
 // TestAClusterLosesAServerDuringCommitsAndPulls kills the leader of the stream, and then a
 // server that is not, while slices are stored and jobs pulled.
 func TestAClusterLosesAServerDuringCommitsAndPulls(t *testing.T) {
+	long.Test(t)
 	t.Parallel()
 	c := natsserver.StartCluster(t, 3, natsserver.Options{})
 	var log logged

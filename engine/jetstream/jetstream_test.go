@@ -7,6 +7,7 @@ import (
 	"myrmidon/engine"
 	"myrmidon/engine/enginetest"
 	"myrmidon/engine/jetstream"
+	"myrmidon/internal/testkit/long"
 )
 
 func TestBackend(t *testing.T) {
@@ -24,6 +25,9 @@ func TestBackend(t *testing.T) {
 	}
 	for _, d := range []jetstream.Durability{jetstream.Process, jetstream.Second, jetstream.Power} {
 		t.Run(string(d), func(t *testing.T) {
+			if d != jetstream.Process { // they differ in what is synced
+				long.Test(t)
+			}
 			enginetest.Run(t, enginetest.Options{
 				Open: func(t *testing.T, lease time.Duration) engine.Backend {
 					return open(t, jetstream.Config{Dir: t.TempDir(), Durability: d, Lease: lease})

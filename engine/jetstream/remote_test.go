@@ -14,6 +14,7 @@ import (
 	"myrmidon/engine"
 	"myrmidon/engine/enginetest"
 	"myrmidon/engine/jetstream"
+	"myrmidon/internal/testkit/long"
 	"myrmidon/internal/testkit/natsserver"
 )
 
@@ -151,6 +152,7 @@ func TestBroker(t *testing.T) {
 }
 
 func TestCluster(t *testing.T) {
+	long.Test(t)
 	t.Parallel()
 	c := natsserver.StartCluster(t, 3, natsserver.Options{})
 	next := 0

@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"myrmidon"
+	"myrmidon/internal/testkit/long"
 	"myrmidon/object"
 )
 
@@ -222,6 +223,7 @@ func TestObjectsThatChangeMeanwhile(t *testing.T) {
 
 // A request for each thousand keys of each side, and hardly one more.
 func TestRequestsOfAClone(t *testing.T) {
+	long.Test(t)
 	for name, tt := range map[string]struct {
 		keys, there []string
 		src, dst    int // at most

@@ -283,6 +283,7 @@ var errFire = errors.New("the store is on fire")
 // TestAStoreThatFailsNowAndThenIsEnough fails each tenth call at both ends; every other
 // failing Put has stored all the same, and reads break off in the middle.
 func TestAStoreThatFailsNowAndThenIsEnough(t *testing.T) {
+	long.Test(t)
 	source := moving(t, "a.mp4", 5)
 	spec := specOf(source, small())
 	spec.Source = "mem://masters/a.mp4"

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"myrmidon/internal/testkit/long"
 	"myrmidon/object/s3"
 )
 
@@ -18,6 +19,7 @@ func tooLarge(w http.ResponseWriter) bool {
 func TestALargeObjectIsCopiedInParts(t *testing.T) { both(t, testALargeObjectIsCopiedInParts) }
 
 func testALargeObjectIsCopiedInParts(t *testing.T) {
+	long.Test(t)
 	data := pattern(12<<20 + 5)
 	for _, c := range []struct {
 		name    string

@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"myrmidon"
+	"myrmidon/internal/testkit/long"
 	"myrmidon/object"
 	"myrmidon/object/s3"
 )
@@ -166,6 +167,7 @@ func TestAPacedCopyIsNotSentAgain(t *testing.T) {
 func TestALargeImportIsMadeOfParts(t *testing.T) { both(t, testALargeImportIsMadeOfParts) }
 
 func testALargeImportIsMadeOfParts(t *testing.T) {
+	long.Test(t)
 	for _, c := range []struct {
 		name    string
 		fault   fault

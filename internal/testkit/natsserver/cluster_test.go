@@ -7,11 +7,13 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"myrmidon/internal/testkit/long"
 	"myrmidon/internal/testkit/natsserver"
 	"myrmidon/internal/testkit/netfault"
 )
 
 func TestAClusterOutlivesItsLeader(t *testing.T) {
+	long.Test(t)
 	c := natsserver.StartCluster(t, 3, natsserver.Options{Credentials: true, TLS: true})
 	leader, err := c.WaitLeader(t.Context())
 	if err != nil {
@@ -43,6 +45,7 @@ func TestAClusterOutlivesItsLeader(t *testing.T) {
 }
 
 func TestAClusterLosesAMemberWhoseCableIsPulled(t *testing.T) {
+	long.Test(t)
 	if err := netfault.Available(); errors.Is(err, errors.ErrUnsupported) {
 		t.Skip(err)
 	} else if err != nil {
