@@ -31,11 +31,12 @@ type shop struct {
 
 func newShop(t *testing.T, seconds int) *shop {
 	t.Helper()
-	dir := t.TempDir()
-	s := &shop{t: t, dir: dir, program: filepath.Join(dir, "myrmidon"), calls: filepath.Join(dir, "calls"), held: filepath.Join(dir, "held")}
-	if out, err := exec.Command("go", "build", "-o", s.program, ".").CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
+	program, err := exec.LookPath("myrmidon") // TestMain puts it there
+	if err != nil {
+		t.Fatal(err)
 	}
+	dir := t.TempDir()
+	s := &shop{t: t, dir: dir, program: program, calls: filepath.Join(dir, "calls"), held: filepath.Join(dir, "held")}
 	s.film = clip(t, dir, "film.mp4", seconds)
 	if err := os.WriteFile(filepath.Join(dir, "small.yaml"), []byte(smallLadder), 0o600); err != nil {
 		t.Fatal(err)
@@ -187,6 +188,7 @@ func (s *shop) orphans() (pids []string) {
 // points, fifty times in all over several runs, and resumes it until it ends.
 func TestKilledRunsGoOnWithNothingLostOrDoneTwice(t *testing.T) {
 	long.Test(t)
+	t.Parallel()
 	const kills = 50
 	const slots = 2
 	s := newShop(t, 96) // 8 chunks and the sound, checked, published: 19 items
@@ -343,6 +345,7 @@ func status(err error) int {
 
 func TestSignalsDrainThenEnd(t *testing.T) {
 	long.Test(t)
+	t.Parallel()
 	s := newShop(t, 96)
 	c, out := s.start("drain")
 	if err := c.Process.Signal(os.Interrupt); err != nil {
@@ -383,6 +386,7 @@ func TestSignalsDrainThenEnd(t *testing.T) {
 
 func TestSignalLeavesNoRunsOfInputsThatWereNotBegun(t *testing.T) {
 	long.Test(t)
+	t.Parallel()
 	s := newShop(t, 48)
 	film, err := os.ReadFile(s.film)
 	if err != nil {
@@ -437,6 +441,7 @@ func TestRunUnderNohupOutlivesItsTerminal(t *testing.T) {
 
 func TestOtherTerminalCancelsPausesAndIsRefused(t *testing.T) {
 	long.Test(t)
+	t.Parallel()
 	s := newShop(t, 192)
 	s.hold()
 	c, out := s.start("other")

@@ -343,6 +343,7 @@ func TestLogsToKinesis(t *testing.T) {
 // in mid-window, acknowledges late, twice and in part.
 func TestAKilledShipmentLosesNothing(t *testing.T) {
 	long.Test(t)
+	t.Parallel()
 	s := newLogShop(t, 12, 14_000)
 	random := rand.New(rand.NewPCG(5, 6))
 	var mu sync.Mutex
