@@ -188,8 +188,17 @@ func (s *shop) orphans() (pids []string) {
 // points, fifty times in all over several runs, and resumes it until it ends.
 func TestKilledRunsGoOnWithNothingLostOrDoneTwice(t *testing.T) {
 	long.Test(t)
-	t.Parallel()
-	const kills = 50
+	for _, half := range []string{"some", "others"} {
+		t.Run(half, func(t *testing.T) {
+			t.Parallel()
+			killRuns(t, 25)
+		})
+	}
+}
+
+// killRuns kills runs so often in all, and compares each with one that nothing happened to.
+func killRuns(t *testing.T, kills int) {
+	t.Helper()
 	const slots = 2
 	s := newShop(t, 96) // 8 chunks and the sound, checked, published: 19 items
 	if out, err := s.transcode("ref").CombinedOutput(); err != nil {
@@ -206,68 +215,75 @@ func TestKilledRunsGoOnWithNothingLostOrDoneTwice(t *testing.T) {
 	random := rand.New(rand.NewPCG(seed, 0))
 	for run, killed := 0, 0; killed < kills; run++ {
 		name := fmt.Sprintf("run%d", run)
-		here := 0
-		for ended := false; !ended; {
-			c := s.command(name, "runs", "resume", "latest", "-q")
-			state, err := engine.OpenState(filepath.Join(s.dir, name, "state"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, err := state.Find("latest"); err != nil {
-				c = s.transcode(name) // killed before there was a run
-			}
-			var out bytes.Buffer
-			c.Stdout, c.Stderr = &out, &out
-			if err := c.Start(); err != nil {
-				t.Fatal(err)
-			}
-			done := make(chan error, 1)
-			go func() { done <- c.Wait() }()
-			var timer <-chan time.Time
-			if killed < kills {
-				timer = time.After(time.Duration(random.Int64N(int64(2500 * time.Millisecond))))
-			}
-			select {
-			case err := <-done:
-				if err != nil {
-					t.Fatalf("seed %d, %s after %d kills: %v\n%s", seed, name, here, err, out.String())
-				}
-				ended = true
-			case <-timer:
-				if err := c.Process.Kill(); err != nil {
-					t.Fatal(err)
-				}
-				<-done
-				killed++
-				here++
-				if o := s.settledOrphans(); len(o) > 0 {
-					t.Fatalf("ffmpeg outlives its killed parent: %v", o)
-				}
-				if _, err := os.Stat(filepath.Join(s.dir, name, "out/film/hls/master.m3u8")); err == nil && len(s.tree(name)) < len(s.tree("ref")) {
-					t.Fatalf("seed %d: %s is published before it is whole", seed, name)
-				}
-			}
-		}
+		here := s.killAndResume(name, kills-killed, random)
+		killed += here
+		what := fmt.Sprintf("seed %d, %s after %d kills", seed, name, here)
 		got := s.items(name)
 		for item, n := range want {
 			if got[item] != n {
-				t.Errorf("seed %d, %s: item %s is %d times in the evidence, want %d", seed, name, item, got[item], n)
+				t.Errorf("%s: item %s is %d times in the evidence, want %d", what, item, got[item], n)
 			}
 		}
 		if len(got) != len(want) {
-			t.Errorf("seed %d, %s: items %v", seed, name, got)
+			t.Errorf("%s: items %v", what, got)
 		}
 		if left, _ := filepath.Glob(filepath.Join(s.dir, "tmp", "*")); len(left) > 0 {
-			t.Errorf("seed %d, %s: %d left in the folder for temporary files: %v", seed, name, len(left), left[0])
+			t.Errorf("%s: %d left in the folder for temporary files: %v", what, len(left), left[0])
 		}
-		s.sameTree(fmt.Sprintf("seed %d, %s after %d kills", seed, name, here), name, "ref")
+		s.sameTree(what, name, "ref")
 		n := s.encodes() - at
 		at += n
 		if n > plain+slots*here {
-			t.Errorf("seed %d, %s: %d encodes after %d kills, want at most %d and one a slot and kill", seed, name, n, here, plain)
+			t.Errorf("%s: %d encodes, want at most %d and one a slot and kill", what, n, plain)
 		}
 		if n < plain {
-			t.Errorf("seed %d, %s: %d encodes, want at least %d: they are not counted", seed, name, n, plain)
+			t.Errorf("%s: %d encodes, want at least %d: they are not counted", what, n, plain)
+		}
+	}
+}
+
+// killAndResume kills a run at random points, so often at most, and resumes it until it ends. It
+// returns how often it was killed.
+func (s *shop) killAndResume(name string, kills int, random *rand.Rand) (killed int) {
+	s.t.Helper()
+	for {
+		c := s.command(name, "runs", "resume", "latest", "-q")
+		state, err := engine.OpenState(filepath.Join(s.dir, name, "state"))
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		if _, err := state.Find("latest"); err != nil {
+			c = s.transcode(name) // killed before there was a run
+		}
+		var out bytes.Buffer
+		c.Stdout, c.Stderr = &out, &out
+		if err := c.Start(); err != nil {
+			s.t.Fatal(err)
+		}
+		done := make(chan error, 1)
+		go func() { done <- c.Wait() }()
+		var timer <-chan time.Time
+		if killed < kills {
+			timer = time.After(time.Duration(random.Int64N(int64(2500 * time.Millisecond))))
+		}
+		select {
+		case err := <-done:
+			if err != nil {
+				s.t.Fatalf("%s after %d kills: %v\n%s", name, killed, err, out.String())
+			}
+			return killed
+		case <-timer:
+		}
+		if err := c.Process.Kill(); err != nil {
+			s.t.Fatal(err)
+		}
+		<-done
+		killed++
+		if o := s.settledOrphans(); len(o) > 0 {
+			s.t.Fatalf("ffmpeg outlives its killed parent: %v", o)
+		}
+		if _, err := os.Stat(filepath.Join(s.dir, name, "out/film/hls/master.m3u8")); err == nil && len(s.tree(name)) < len(s.tree("ref")) {
+			s.t.Fatalf("%s is published before it is whole", name)
 		}
 	}
 }
