@@ -15,6 +15,7 @@ import (
 
 	"myrmidon"
 	"myrmidon/internal/checksum"
+	"myrmidon/internal/testkit/long"
 	"myrmidon/internal/testkit/s3stub"
 	"myrmidon/object"
 	"myrmidon/object/s3"
@@ -59,6 +60,7 @@ func onEach(t *testing.T, test func(t *testing.T, s *s3.Store)) {
 func TestWhatIsKeptComesBack(t *testing.T) { onEach(t, testWhatIsKeptComesBack) }
 
 func testWhatIsKeptComesBack(t *testing.T, s *s3.Store) {
+	long.Test(t)
 	for name, data := range map[string]string{"one request": "data", "nothing": "", "parts": pattern(11 << 20)} {
 		for _, size := range []int64{int64(len(data)), -1} {
 			made, err := s.PutWith(t.Context(), "k", plainReader{strings.NewReader(data)}, size, object.PutOptions{Description: described})
@@ -124,6 +126,7 @@ func testAPlainObjectIsOneRequest(t *testing.T, s *s3.Store) {
 func TestTheSourcesChecksumDecides(t *testing.T) { onEach(t, testTheSourcesChecksumDecides) }
 
 func testTheSourcesChecksumDecides(t *testing.T, s *s3.Store) {
+	long.Test(t)
 	for _, data := range []string{"data", pattern(11 << 20)} {
 		for _, name := range []string{checksum.CRC32, checksum.CRC32C, checksum.CRC64NVME, checksum.SHA256} {
 			want := checksum.Of(name, []byte(data))
@@ -221,6 +224,7 @@ func testMetadataThatIsNoHeader(t *testing.T) {
 func TestAServerThatSumsPartsOnly(t *testing.T) { both(t, testAServerThatSumsPartsOnly) }
 
 func testAServerThatSumsPartsOnly(t *testing.T) {
+	long.Test(t)
 	w := newWire(t, func(w http.ResponseWriter, r *http.Request, op string, _ int) bool {
 		return op == "CreateMultipartUpload" && r.Header.Get("X-Amz-Checksum-Type") != "" && refuse(w, 501, "NotImplemented", "no")
 	})
@@ -255,6 +259,7 @@ func testAServerThatSumsPartsOnly(t *testing.T) {
 func TestBytesThatChangeOnTheWay(t *testing.T) { both(t, testBytesThatChangeOnTheWay) }
 
 func testBytesThatChangeOnTheWay(t *testing.T) {
+	long.Test(t)
 	for name, f := range map[string]fault{
 		"the server compares": func(_ http.ResponseWriter, r *http.Request, op string, _ int) bool {
 			if data, err := io.ReadAll(r.Body); err == nil && (op == "PutObject" || op == "UploadPart") {
