@@ -2,6 +2,7 @@ package haproxy
 
 import (
 	"context"
+	"io"
 	"syscall"
 	"testing"
 	"time"
@@ -73,6 +74,35 @@ func BenchmarkMerge(b *testing.B) {
 		m.Table()
 	}
 	perRow(b, before, rows)
+}
+
+func BenchmarkWriteCSV(b *testing.B) {
+	merged, err := mergedDumps(b)
+	if err != nil {
+		b.Fatal(err)
+	}
+	v := merged.View(Filter{})
+	b.ReportAllocs()
+	before := cpu(b)
+	for b.Loop() {
+		if err := v.WriteCSV(io.Discard); err != nil {
+			b.Fatal(err)
+		}
+	}
+	perRow(b, before, merged.Len())
+}
+
+// mergedDumps is what one look at four processes shows.
+func mergedDumps(b *testing.B) (*Table, error) {
+	var tables []*Table
+	for _, data := range dumps(b) {
+		t := new(Table)
+		if err := t.ParseCSV(data); err != nil {
+			return nil, err
+		}
+		tables = append(tables, t)
+	}
+	return Merge(nil, tables...)
 }
 
 // BenchmarkPoll polls four real processes; what it allocates is Go's for connections and
