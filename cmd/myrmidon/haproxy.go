@@ -175,6 +175,7 @@ func (a *app) once(ctx context.Context, h *haproxyFlags, args []string, keep boo
 	if err != nil {
 		return err
 	}
+	giveBackConstants(a.log)
 	// What one look allocates is needed until its end: collecting garbage meanwhile takes a
 	// tenth of the time, and frees nothing (make bench-haproxy).
 	defer debug.SetGCPercent(debug.SetGCPercent(400))
