@@ -8,7 +8,7 @@ import (
 func TestTargetsAreJudgedByTheMedian(t *testing.T) {
 	r := results{
 		shots: []shotResult{
-			{Floor: shot{Wall: 10}, Ours: shot{Wall: 13, RSS: 19}}, {Floor: shot{Wall: 10}, Ours: shot{Wall: 13.6, RSS: 21}}, {Floor: shot{Wall: 10}, Ours: shot{Wall: 13.4, RSS: 21}},
+			{Ours: shot{ToFloor: 1.3, RSS: 19}}, {Ours: shot{ToFloor: 1.36, RSS: 21}}, {Ours: shot{ToFloor: 1.34, RSS: 21}},
 		},
 		daemons: []daemonResult{{Parse: 0.3, Merge: 0.1, Poll: 5, ReadOnly: 2}},
 		many:    []manyResult{{Few: 16, Many: 64, RSS: 60}},

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"time"
@@ -21,10 +22,12 @@ type shotResult struct {
 	Own                        float64 // MB that the measuring process had
 }
 
-// shot is what one child took: milliseconds and megabytes.
-type shot struct{ Wall, CPU, RSS float64 }
+// shot is what one child took: milliseconds and megabytes. ToFloor is its time to that of the
+// floor in the same turn: what makes the machine faster or slower for a while concerns both.
+type shot struct{ Wall, CPU, RSS, ToFloor float64 }
 
-// shots runs the programs in turns: args are floor, ours, library, and the sockets.
+// shots runs the programs in turns, each time in another order, since what ran before leaves caches
+// and memory behind: args are floor, ours, library, and the sockets.
 func shots(ctx context.Context, args []string) (shotResult, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -42,14 +45,18 @@ func shots(ctx context.Context, args []string) (shotResult, error) {
 	}
 	taken := make([][]shot, len(kinds))
 	for i := range shotsEach + 1 {
-		for k, kind := range kinds {
-			x, err := once(ctx, kind.name, kind.args)
-			if err != nil {
+		turn := make([]shot, len(kinds))
+		for _, k := range rand.Perm(len(kinds)) {
+			if turn[k], err = once(ctx, kinds[k].name, kinds[k].args); err != nil {
 				return shotResult{}, err
 			}
-			if i > 0 { // the first brings the programs into memory
-				taken[k] = append(taken[k], x)
-			}
+		}
+		if i == 0 { // it brings the programs into memory
+			continue
+		}
+		for k, x := range turn {
+			x.ToFloor = x.Wall / turn[0].Wall
+			taken[k] = append(taken[k], x)
 		}
 	}
 	return shotResult{middle(taken[0]), middle(taken[1]), middle(taken[2]), middle(taken[3]), float64(machine.OwnPeak()) / 1e6}, nil
@@ -60,6 +67,7 @@ func middle(s []shot) shot {
 		median(s, func(x shot) float64 { return x.Wall }),
 		median(s, func(x shot) float64 { return x.CPU }),
 		median(s, func(x shot) float64 { return x.RSS }),
+		median(s, func(x shot) float64 { return x.ToFloor }),
 	}
 }
 
@@ -77,7 +85,8 @@ func once(ctx context.Context, name string, args []string) (shot, error) {
 	}
 	wall := time.Since(start)
 	return shot{
-		float64(wall) / 1e6, float64(cmd.ProcessState.UserTime()+cmd.ProcessState.SystemTime()) / 1e6,
-		float64(machine.Peak(cmd.ProcessState)) / 1e6,
+		Wall: float64(wall) / 1e6,
+		CPU:  float64(cmd.ProcessState.UserTime()+cmd.ProcessState.SystemTime()) / 1e6,
+		RSS:  float64(machine.Peak(cmd.ProcessState)) / 1e6,
 	}, nil
 }
