@@ -36,6 +36,34 @@ func TestEveryCommandHasAShortTextAndAnExampleThatIsItsOwn(t *testing.T) {
 	}
 }
 
+func TestACommandMadeAloneIsThatOfTheTree(t *testing.T) {
+	var compare func(c *cobra.Command)
+	compare = func(c *cobra.Command) {
+		path := strings.Fields(c.CommandPath())[1:]
+		alone, rest, err := new(app).root(append(path, "an argument")...).Find(path)
+		if err != nil || len(rest) > 0 {
+			t.Fatalf("%s: %v, %q is left", c.CommandPath(), err, rest)
+		}
+		if alone.UsageString() != c.UsageString() {
+			t.Errorf("%s has, made alone, the usage\n%s\nand among all\n%s", c.CommandPath(), alone.UsageString(), c.UsageString())
+		}
+		for _, sub := range c.Commands() {
+			compare(sub)
+		}
+	}
+	for _, c := range new(app).root().Commands() {
+		compare(c)
+	}
+	for _, words := range [][]string{{"help", "ls"}, {"--json", "ls"}, {"lss"}, {"__complete", "l"}} {
+		if n, all := len(new(app).root(words...).Commands()), len(new(app).root().Commands()); n != all {
+			t.Errorf("for %q there are %d commands, want all %d", words, n, all)
+		}
+	}
+	if n := len(new(app).root("ls", "x").Commands()); n != 1 {
+		t.Errorf("for ls there are %d commands, want it alone", n)
+	}
+}
+
 func TestNumbersAreWrittenForPeople(t *testing.T) {
 	for d, want := range map[time.Duration]string{
 		0: "0:00", 24 * time.Second: "0:24", 11*time.Second + 600*time.Millisecond: "0:12",

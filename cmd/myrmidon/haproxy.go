@@ -74,8 +74,9 @@ func (h *haproxyFlags) filter() (haproxy.Filter, error) {
 	return out, nil
 }
 
-// haproxyCommand holds what reads HAProxy's statistics. None of it makes a run.
-func (a *app) haproxyCommand() *cobra.Command {
+// haproxyCommand holds what reads HAProxy's statistics; with the words of a command
+// line behind its own, what they need of it. None of it makes a run.
+func (a *app) haproxyCommand(words ...string) *cobra.Command {
 	c := &cobra.Command{
 		Use:     "haproxy",
 		GroupID: "work",
@@ -89,7 +90,15 @@ says what. myrmidon haproxy fields tells the rule of every field.
 		Args: args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(a.statsCommand(), a.haproxyTopCommand(), a.watchCommand(), a.serveCommand(), a.checkCommand(), a.unusedCommand(), a.fieldsCommand())
+	c.AddCommand(named(words, []making{
+		{"stats", a.statsCommand},
+		{"top", a.haproxyTopCommand},
+		{"watch", a.watchCommand},
+		{"serve", a.serveCommand},
+		{"check", a.checkCommand},
+		{"unused", a.unusedCommand},
+		{"fields", a.fieldsCommand},
+	})...)
 	for _, sub := range c.Commands() {
 		for name, values := range map[string][]string{"type": {"frontend", "backend", "server", "listener"}, "sort": haproxy.SortKeys()} {
 			if sub.Flags().Lookup(name) != nil {
