@@ -15,9 +15,17 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 # gofumpt and staticcheck, as tools/go.mod pins them.
 TOOL := $(GO) tool -modfile=tools/go.mod
 
+# Everything is built as it is released, without cgo (but for the race detector, which needs it) and
+# without this folder's name, so that lint, tests and program share what is compiled.
+export CGO_ENABLED := 0
+export GOFLAGS := $(strip $(GOFLAGS) -trimpath)
+
 # The version is stamped by -ldflags, not by go's own reading of the repository,
 # which fails where the clone belongs to another user.
-BUILD := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false
+BUILD := $(GO) build -buildvcs=false
+
+# What is only to compile takes a third less time if nothing is inlined.
+COMPILE := $(BUILD) -gcflags=all=-l
 
 # The playback tests spend their time in a browser and in a binary that is built without the race
 # detector: there it finds nothing. What measures is no part of the product.
@@ -62,8 +70,8 @@ check: ## what CI runs before the tests: format, vet, lint, tidy, cross-builds, 
 	$(GO) -C bench/engine/rabbit mod tidy -diff
 	$(GO) -C bench/engine/rabbit vet .
 	$(GO) -C bench/engine/rabbit test $(TESTFLAGS) .
-	GOOS=darwin GOARCH=arm64 $(BUILD) ./...
-	GOOS=linux GOARCH=arm64 $(BUILD) ./...
+	GOOS=darwin GOARCH=arm64 $(COMPILE) ./...
+	GOOS=linux GOARCH=arm64 $(COMPILE) ./...
 	@$(MAKE) --no-print-directory race
 
 .PHONY: build

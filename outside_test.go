@@ -27,7 +27,7 @@ func TestAnOutsideModuleImportsThePublicPackages(t *testing.T) {
 	program := filepath.Join(dir, "outside")
 	build := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-o", program, ".")
 	build.Dir = filepath.Join("testdata", "outside")
-	build.Env = append(os.Environ(), "GOPROXY=off", "GOWORK=off", "GOFLAGS=-mod=readonly", "CGO_ENABLED=0")
+	build.Env = append(os.Environ(), "GOPROXY=off", "GOWORK=off", "GOFLAGS=-mod=readonly -trimpath", "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("go build in %s: %v\n%s\nif it asks for an update, run go mod tidy in that folder", build.Dir, err, out)
 	}

@@ -17,12 +17,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
 
 	"myrmidon/internal/sigv4"
+	"myrmidon/internal/testkit/program"
 )
 
 // Server is a running kinesalite. Its methods may be called from many goroutines.
@@ -33,9 +33,12 @@ type Server struct {
 // Start runs a server for a test and ends it with the test.
 func Start(t testing.TB) *Server {
 	t.Helper()
-	_, file, _, ok := runtime.Caller(0)
-	dir := filepath.Dir(file)
-	if _, err := os.Stat(filepath.Join(dir, "node_modules", "kinesalite")); !ok || err != nil {
+	root, err := program.Repository()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(root, "internal", "testkit", "kinesalite")
+	if _, err := os.Stat(filepath.Join(dir, "node_modules", "kinesalite")); err != nil {
 		t.Fatal("kinesalite is not installed: run scripts/setup.sh test")
 	}
 	ctx, cancel := context.WithCancel(context.Background())

@@ -27,7 +27,7 @@ const buildTimeout = 8 * time.Minute
 // Pinned returns the path of the main package pkg as the module in tools/<name> pins it,
 // and builds it if it is not there yet. It works inside this repository only.
 func Pinned(ctx context.Context, name, pkg string) (string, error) {
-	root, err := repository()
+	root, err := Repository()
 	if err != nil {
 		return "", myrmidon.WithHint(fmt.Errorf("build %s: find the repository: %w", name, err), "run this inside the repository of Myrmidon")
 	}
@@ -83,8 +83,8 @@ func build(ctx context.Context, name, pins, pkg, program string) error {
 	return nil
 }
 
-// repository is the folder of this module's go.mod, at or above the working folder.
-func repository() (string, error) {
+// Repository is the folder of this module's go.mod, at or above the working folder.
+func Repository() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {
 		return "", err
