@@ -239,6 +239,9 @@ func (b *Backend) shutdown() error {
 		if b.pulls != nil {
 			// Acknowledgements are published without waiting; give them their chance.
 			_ = b.pulls.flush(time.Second) // a closed connection has nothing to flush
+			if b.embedded != nil && b.stream != nil {
+				b.takenIn()
+			}
 		}
 		b.conn.Close()
 	}

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -29,6 +31,7 @@ type laneKey struct {
 
 // lane is a consumer.
 type lane struct {
+	name string // of the consumer
 	next string // subject that pulls are sent to
 	// again is the last sequence that may have been handed out before the consumer was made
 	// anew.
@@ -76,7 +79,7 @@ func (b *Backend) lane(ctx context.Context, key laneKey) (*lane, error) {
 	if b.priority {
 		cfg.PriorityPolicy, cfg.PriorityGroups = jetstream.PriorityPolicyPrioritized, []string{priorityGroup}
 	}
-	l := &lane{next: "$JS.API.CONSUMER.MSG.NEXT." + streamName + "." + name}
+	l := &lane{name: name, next: "$JS.API.CONSUMER.MSG.NEXT." + streamName + "." + name}
 	var err error
 	if b.embedded != nil {
 		l.again, err = b.renew(ctx, cfg)
@@ -124,6 +127,33 @@ func (b *Backend) renew(ctx context.Context, cfg jetstream.ConsumerConfig) (agai
 	}
 	_, err = b.stream.CreateConsumer(ctx, cfg)
 	return again, b.explain(err)
+}
+
+// takenIn waits, a second at most, until our own server has taken in the acknowledgements that it
+// has received: it does so behind its back, and forgets those that it has not come to when it ends.
+// Their jobs would come again. What is given back for a later time stays with the consumer, so where
+// nothing changes for a fifth of a second there is nothing to wait for.
+func (b *Backend) takenIn() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	b.mu.Lock()
+	lanes := slices.Collect(maps.Values(b.lanes))
+	b.mu.Unlock()
+	for _, l := range lanes {
+		pending, since := -1, time.Now()
+		for time.Since(since) < 200*time.Millisecond {
+			c, err := b.stream.Consumer(ctx, l.name)
+			if err != nil {
+				break // deleted, or the second is over
+			}
+			if n := c.CachedInfo().NumAckPending; n == 0 {
+				break
+			} else if n != pending {
+				pending, since = n, time.Now()
+			}
+			time.Sleep(2 * time.Millisecond)
+		}
+	}
 }
 
 // retire gives back what an abandoned request still brings, until the server has ended it.
