@@ -217,8 +217,8 @@ func (b *Backend) join(ctx context.Context, conn *nats.Conn, cfg Remote) error {
 		wait = 2 * time.Second // for another server of its cluster
 	}
 	deadline := time.Now().Add(wait)
-	for {
-		err := b.layout(ctx, conn)
+	for patience := b.patience; ; patience = min(2*patience, requestTimeout) {
+		err := b.layout(ctx, conn, patience)
 		if err == nil || !passing(err) || time.Now().After(deadline) || ctx.Err() != nil {
 			return err
 		}
@@ -227,9 +227,10 @@ func (b *Backend) join(ctx context.Context, conn *nats.Conn, cfg Remote) error {
 	}
 }
 
-// layout makes the stream and the buckets, or finds them. Each step has a patience of its own: a
-// cluster whose routes are being made can lose the answer to a step that was done.
-func (b *Backend) layout(ctx context.Context, conn *nats.Conn) error {
+// layout makes the stream and the buckets, or finds them. Each step has that patience: a cluster
+// whose routes are being made can lose the answer to a step that was done, and one that has much to
+// do takes long.
+func (b *Backend) layout(ctx context.Context, conn *nats.Conn, patience time.Duration) error {
 	for _, step := range []func(context.Context) error{
 		func(ctx context.Context) error { return b.use(ctx, conn) },
 		func(ctx context.Context) (err error) { b.runs, err = b.bucket(ctx, runsBucket, 0); return err },
@@ -238,7 +239,7 @@ func (b *Backend) layout(ctx context.Context, conn *nats.Conn) error {
 			return err
 		},
 	} {
-		once, cancel := context.WithTimeout(ctx, b.patience)
+		once, cancel := context.WithTimeout(ctx, patience)
 		err := step(once)
 		cancel()
 		if err != nil {
