@@ -31,7 +31,7 @@ COMPILE := $(BUILD) -gcflags=all=-l
 # detector: there it finds nothing. What measures is no part of the product.
 UNRACED := /internal/playback$$|/bench/
 
-# How many packages are tested at once, and how many tests of one: most wait, for servers and for time.
+# How many packages are tested at once: most tests wait, for servers and for time.
 ATONCE := $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 4 ? 4 : n)))
 
 # The linker leaves out what only a debugger reads: half of its time, in each of the tests' programs.
@@ -55,7 +55,7 @@ test: ## run every test, on the built program, in ffmpeg and in a browser
 	@$(MAKE) --no-print-directory build
 	@others=$$($(GO) list $(PACKAGES) | grep -v '$(ALONE)'); alone=$$($(GO) list $(PACKAGES) | grep '$(ALONE)'); status=0; \
 	for set in "$$others" "$$alone"; do \
-		if [ -n "$$set" ]; then $(GO) test -p $(ATONCE) -parallel $(ATONCE) $(LINK) $(TESTFLAGS) $$set || status=1; fi; \
+		if [ -n "$$set" ]; then $(GO) test -p $(ATONCE) $(LINK) $(TESTFLAGS) $$set || status=1; fi; \
 	done; exit $$status
 
 .PHONY: check
@@ -81,7 +81,7 @@ build: ## build bin/myrmidon, static and stamped with its version
 .PHONY: race
 race: ## run the tests with the race detector, but for the long ones and the browser's
 	@scripts/setup.sh check
-	CGO_ENABLED=1 $(GO) test -p $(ATONCE) -parallel $(ATONCE) $(LINK) -race -short $(TESTFLAGS) $$($(GO) list $(PACKAGES) | grep -vE '$(UNRACED)')
+	CGO_ENABLED=1 $(GO) test -p $(ATONCE) $(LINK) -race -short $(TESTFLAGS) $$($(GO) list $(PACKAGES) | grep -vE '$(UNRACED)')
 
 .PHONY: fuzz
 fuzz: ## run each fuzz target for FUZZTIME (20s)
