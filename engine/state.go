@@ -370,7 +370,7 @@ func (d *RunDir) Unlock() error {
 	}
 	f := d.lock
 	d.lock = nil
-	return f.Close()
+	return filelock.Close(f)
 }
 
 // owned reports whether some process holds the lock.

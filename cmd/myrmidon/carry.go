@@ -298,7 +298,7 @@ func workFolder() (dir string, remove func() error, err error) {
 		if err != nil {
 			continue // its owner is at work, or it is not ours
 		}
-		if err := errors.Join(os.RemoveAll(old), lock.Close()); err != nil {
+		if err := errors.Join(os.RemoveAll(old), filelock.Close(lock)); err != nil {
 			return "", nil, fmt.Errorf("remove what a killed worker left: %w", err)
 		}
 	}
@@ -308,7 +308,7 @@ func workFolder() (dir string, remove func() error, err error) {
 		}
 		lock, err := lockWorkFolder(dir)
 		if err == nil {
-			return dir, func() error { return errors.Join(os.RemoveAll(dir), lock.Close()) }, nil
+			return dir, func() error { return errors.Join(os.RemoveAll(dir), filelock.Close(lock)) }, nil
 		}
 		if try == 5 { // else another worker that starts took it for a dead one's
 			return "", nil, fmt.Errorf("lock %s: %w", dir, err)

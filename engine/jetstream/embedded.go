@@ -156,7 +156,7 @@ func lockFolder(dir string) (unlock func() error, err error) {
 	}
 	err = filelock.Take(f)
 	if err == nil {
-		return f.Close, nil
+		return func() error { return filelock.Close(f) }, nil
 	}
 	f.Close()
 	if errors.Is(err, filelock.ErrHeld) {

@@ -1,6 +1,6 @@
 // Package filelock locks open files, each of which is one process's or shared by those that
-// have only a look. A lock ends when its file is closed, and so with its process, however
-// that ends.
+// have only a look. A lock ends when its file is closed (see Close), and so with its process,
+// however that ends.
 //
 // It is flock(2). Where there is none, each call returns an error that is
 // errors.ErrUnsupported, and on network file systems that know no locks, the system's.
@@ -49,3 +49,10 @@ func Share(f *os.File) error { return lock(f, shared) }
 
 // Free gives the lock up.
 func Free(f *os.File) error { return lock(f, free) }
+
+// Close gives the lock up and closes f. Closing alone leaves the lock to a program that this process
+// is just starting: it has the file, too, for the moment until it is that program.
+func Close(f *os.File) error {
+	_ = Free(f) // what is not locked, or closed already, is said by Close
+	return f.Close()
+}

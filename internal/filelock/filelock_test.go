@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -48,6 +49,19 @@ func TestALockEndsWithItsFile(t *testing.T) {
 	want(t, "take", filelock.Take(a), nil)
 	a.Close()
 	want(t, "take what was closed", filelock.Take(b), nil)
+}
+
+func TestCloseLeavesNoLockToAChild(t *testing.T) {
+	a, b := opened(t)
+	want(t, "take", filelock.Take(a), nil)
+	child, err := syscall.Dup(int(a.Fd())) // as one that was forked has it until it calls exec
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(child)
+	want(t, "close", filelock.Close(a), nil)
+	want(t, "take what was closed", filelock.Take(b), nil)
+	want(t, "close again", filelock.Close(a), os.ErrClosed)
 }
 
 func TestWaitReturnsWhenTheLockIsGivenUp(t *testing.T) {

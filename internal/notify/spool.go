@@ -15,6 +15,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"myrmidon/internal/filelock"
 )
 
 // spool keeps events in a folder until they are done, a file each. An event that comes again
@@ -66,7 +68,7 @@ func openSpool(dir, of string, most int) (_ *spool, err error) {
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, lock.Close())
+			err = errors.Join(err, filelock.Close(lock))
 		}
 	}()
 	files, err := os.ReadDir(dir)
@@ -106,7 +108,7 @@ func openSpool(dir, of string, most int) (_ *spool, err error) {
 }
 
 // close leaves the folder to others.
-func (s *spool) close() error { return s.lock.Close() }
+func (s *spool) close() error { return filelock.Close(s.lock) }
 
 // keep has an object on disk when it returns nil; fresh is false if it was there. The error is
 // errFull, or that of the disk.

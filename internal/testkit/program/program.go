@@ -114,7 +114,7 @@ func lock(ctx context.Context, name string) (unlock func() error, err error) {
 	for {
 		err := filelock.Take(f)
 		if err == nil {
-			return f.Close, nil
+			return func() error { return filelock.Close(f) }, nil
 		}
 		if !errors.Is(err, filelock.ErrHeld) {
 			return nil, errors.Join(fmt.Errorf("lock %s: %w", name, err), f.Close())
